@@ -1,0 +1,93 @@
+"""Cards: what a model or a data set says of itself, readable without importing it.
+
+A card is written as a call with literal arguments at the top level of the file that it describes, so that listings can
+read it from the source (`read_cards`) and never import torch.
+"""
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+Family = Literal["heuristic", "sequential", "multimodal", "multibehavior", "proposed"]
+
+
+@dataclass(frozen=True)
+class Card:
+    """A model in the registry: one row of the table."""
+
+    name: str
+    """Registry name, lower case: `sasrec-ce`."""
+    label: str
+    """What the tables print: `SASRec-CE`."""
+    model: str
+    """Name of the `Recommender` subclass in the same file (or package)."""
+    family: Family
+    """The group of the comparison table."""
+    paper: str
+    """Authors, title, venue, year, identifier."""
+    year: int
+    """Year of publication."""
+    inputs: str
+    """What the model reads: behaviors, modalities, view."""
+    deviations: tuple[str, ...] = ()
+    """Every known difference from the paper or the authors' code, with its reason."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of this preset that differ from the defaults of the model's `Config` (dotted keys)."""
+    reconstruction: bool = False
+    """True where no official code was found and the paper alone does not fix the model; tables say so."""
+    notes: str = ""
+    """Anything else a user of the model should know."""
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """A data set in the registry."""
+
+    name: str
+    """Registry name: `ml-100k`."""
+    title: str
+    """One line: what it is."""
+    real: bool
+    """False for generated data."""
+    licence: str
+    """Terms of use, as its publisher states them."""
+    published: str
+    """Where it is published, and who to cite."""
+    files: str
+    """Which files go into the folder given by `--raw`; empty where nothing has to be brought."""
+    behaviors: str
+    """Default mapping of raw behaviors, shallow -> deep."""
+    modalities: str
+    """Content of the items: text, image, none."""
+    size: str
+    """Users, items, events as published."""
+    dirt: str = ""
+    """Known faults of the raw files and what is done with them."""
+    needs_raw: bool = True
+    """False where `prepare` needs no file brought by the user."""
+
+
+AnyCard = TypeVar("AnyCard", Card, DatasetCard)
+
+
+def read_cards(path: Path, kind: type[AnyCard]) -> list[AnyCard]:
+    """Return the cards written at the top level of a source file, in their order.
+
+    Args:
+        path: a Python file.
+        kind: `Card` or `DatasetCard`; calls of this name with literal keyword arguments are read.
+
+    Raises:
+        ValueError: a card has an argument that is not a literal.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    calls = [
+        node
+        for statement in tree.body
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None
+        for node in ast.walk(statement.value)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == kind.__name__
+    ]
+    return [kind(**{str(k.arg): ast.literal_eval(k.value) for k in call.keywords}) for call in calls]

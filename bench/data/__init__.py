@@ -1,0 +1,1 @@
+"""The data layer: events in, batches out."""

@@ -1,0 +1,1 @@
+"""Ranks, the metrics that are views of them, and their tests."""

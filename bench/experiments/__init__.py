@@ -1,0 +1,1 @@
+"""Cells, grids and the store."""

@@ -1,0 +1,280 @@
+"""All that a model may know: the batch, the views it trains on, its stages, and `Recommender`.
+
+A new model is one file in `models/` or `baselines/` (or any file given by path) with a `Card`, a frozen dataclass of
+options and a subclass of `Recommender`. It sees its own options, the item content and its batches; no file, device,
+seed, or option of the run.
+
+Shape letters used everywhere: B users in the batch, L history length, C candidates, N items, D hidden size, M
+modalities, A behaviors, H heads, K cut-off.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bench.cards import Card
+from bench.data.schema import ItemContent
+
+__all__ = [
+    "Batch", "Card", "Causal", "Cloze", "DatasetInfo", "Impressions", "ItemContent", "Next", "Pairs", "Recommender",
+    "Stage", "TrainingEvents", "View",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What a model may know of the data set when it is built."""
+
+    num_users: int
+    """U; user ids in batches are 0..U-1."""
+    num_items: int
+    """N; item ids are 1..N, 0 is padding, N + 1 is the mask token of the `cloze` view."""
+    behaviors: tuple[str, ...]
+    """Shallow -> deep; behavior ids are 1..A, A = len(behaviors) is the target behavior."""
+    content: ItemContent
+    """Modalities and attributes of the items."""
+
+
+@dataclass(frozen=True)
+class TrainingEvents:
+    """The training part of the log, flat, for graph building and statistics. Holds no validation or test event."""
+
+    user: NDArray[np.int64]
+    """(E,) 0..U-1, ascending; inside a user in time order."""
+    item: NDArray[np.int32]
+    """(E,) 1..N."""
+    behavior: NDArray[np.int8]
+    """(E,) 1..A."""
+    timestamp: NDArray[np.int64]
+    """(E,)."""
+    num_items: int
+    """N."""
+
+    def item_counts(self, behavior: int | None = None) -> NDArray[np.int64]:
+        """Return (N + 1,) the number of events of each item, of one behavior or of all; entry 0 is 0."""
+        chosen = self.item if behavior is None else self.item[self.behavior == behavior]
+        return np.bincount(chosen, minlength=self.num_items + 1)
+
+
+@dataclass
+class Batch:
+    """Tensors of one step. Padding is on the left: the newest event stands at position L-1.
+
+    Which optional fields are set depends on the view; an evaluation batch has `user`, `history`, `behavior` and
+    `timestamp` only.
+    """
+
+    user: Tensor
+    """(B,) int64, 0..U-1."""
+    history: Tensor
+    """(B, L) int64 item ids, 0 where padded; `cloze`: N + 1 at masked positions."""
+    behavior: Tensor
+    """(B, L) int64 behavior ids 1..A, 0 where padded."""
+    timestamp: Tensor
+    """(B, L) int64, 0 where padded."""
+    target: Tensor | None = None
+    """`next`, `pairs`, `impressions`: (B,) int64, the item to predict or judge."""
+    target_behavior: Tensor | None = None
+    """`next`, `pairs`: (B,) int64 behavior of the target event."""
+    labels: Tensor | None = None
+    """`causal`, `cloze`: (B, L) int64, the item to predict at each position, 0 where there is none."""
+    label_behavior: Tensor | None = None
+    """`causal`, `cloze`: (B, L) int64 behavior of the labelled event, 0 where there is none."""
+    label: Tensor | None = None
+    """`impressions`: (B,) float32, 1 for a real event, 0 for a negative."""
+    negatives: Tensor | None = None
+    """`pairs`: (B, k) int64 items that the user did not touch in training."""
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, L) bool, True where there is a real event."""
+        return self.history > 0
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def stream(self, *behaviors: int) -> tuple[Tensor, Tensor]:
+        """Return the events of some behaviors alone, left-padded to the longest in the batch.
+
+        Returns:
+            items (B, Lb) int64, 0 where padded, and positions (B, Lb) int64, the place of each event in `history`
+            (0 where padded). Lb is 0 when nobody has such an event.
+        """
+        kept = torch.isin(self.behavior, torch.tensor(behaviors, device=self.behavior.device)) & self.mask
+        order = torch.argsort(kept.to(torch.int8), dim=1, stable=True)  # kept ones to the right, in time order
+        length = int(kept.sum(1).max()) if len(self) else 0
+        order = order[:, order.shape[1] - length :]  # (B, Lb)
+        real = kept.gather(1, order)
+        return self.history.gather(1, order) * real, order * real
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Return the batch on a device."""
+        return self._map(lambda value: value.to(device, non_blocking=True))
+
+    def rows(self, chosen: slice | Tensor) -> "Batch":
+        """Return some rows of the batch, histories trimmed to the longest among them."""
+        part = self._map(lambda value: value[chosen])
+        longest = max(int(part.mask.any(0).sum()), 1) if part.history.shape[1] else 0
+        cut = part.history.shape[1] - longest
+        names = ("history", "behavior", "timestamp", "labels", "label_behavior")
+        return replace(part, **{n: getattr(part, n)[:, cut:] for n in names if getattr(part, n) is not None})
+
+    def _map(self, change: Any) -> "Batch":
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Batch(**{name: None if value is None else change(value) for name, value in values.items()})
+
+
+@dataclass(frozen=True)
+class Causal:
+    """Every position predicts the next event of the user's training part; windows of `max_history` cover all of it."""
+
+    max_history: int = 50
+
+
+@dataclass(frozen=True)
+class Cloze:
+    """Masked positions are predicted from both sides (BERT4Rec); masks are redrawn each epoch."""
+
+    max_history: int = 50
+    mask_ratio: float = 0.2
+    """Share of positions masked, at least one, fraction."""
+    max_masked: int = 20
+    """Upper bound of masked positions in one sequence."""
+    last_share: float = 0.1
+    """Share of instances (fraction of the epoch) that mask only the last event, cut at a target-behavior event."""
+    copies: int = 1
+    """Masked copies of each sequence in one epoch."""
+
+
+@dataclass(frozen=True)
+class Next:
+    """One history, one target: prefixes of the training part."""
+
+    max_history: int = 50
+    targets: Literal["target", "all", "last"] = "target"
+    """Events to predict: those of the target behavior, all events, or the user's last target-behavior event only."""
+    max_targets_per_user: int | None = 10
+    """Targets drawn per user and epoch; None takes all."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """User-item pairs of the training part with their behavior, and untouched negatives (graph and factor models)."""
+
+    behaviors: tuple[int, ...] | None = None
+    """Behavior ids taken as positives; None takes all."""
+    negatives: int = 1
+    """Negatives per pair, uniform over items the user did not touch in training."""
+    max_history: int = 0
+    """Events of history before the pair; 0 gives none."""
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """History, item, label: each target-behavior event with sampled negatives (CTR models)."""
+
+    max_history: int = 50
+    negatives: int = 4
+    """Negatives per positive."""
+    max_targets_per_user: int | None = 10
+    """Positives drawn per user and epoch; None takes all."""
+
+
+View = Causal | Cloze | Next | Pairs | Impressions
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One phase of training: what is fed, and how the weights move."""
+
+    view: View
+    learning_rate: float
+    batch_size: int
+    """Samples (users, windows or targets) per optimizer step."""
+    name: str = "train"
+    optimizer: Literal["adam", "adamw", "adagrad"] = "adam"
+    weight_decay: float = 0.0
+    """Applied to matrices and tables only, never to biases and norms."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly."""
+    epochs: int = 200
+    """Most epochs of this stage."""
+    patience: int = 10
+    """Epochs without a better validation NDCG@10 before the stage ends."""
+    micro_batch: int | None = None
+    """Samples per backward pass; gradients are accumulated up to `batch_size`. Bounds memory."""
+    clip_norm: float | None = 5.0
+    """Largest gradient norm; None does not clip."""
+    frozen: tuple[str, ...] = ()
+    """Parameter-name prefixes that do not move in this stage."""
+
+
+class Recommender(nn.Module):
+    """The model interface.
+
+    A subclass defines `Config` (a frozen dataclass with a doc line under each field), `loss`, `stages`, and either
+    `score` or the pair `encode` + `score_encoded`. The pair lets the evaluator encode a user once and rank whole
+    catalogs; a model that must see the candidate while encoding (DIN) defines `score`.
+    """
+
+    Config: ClassVar[type]
+    behaviors: ClassVar[Literal["typed", "merged"]] = "merged"
+    """`typed`: the model reads behavior types. `merged`: it knows one behavior and gets the merged stream."""
+    max_history: ClassVar[int] = 50
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.score is Recommender.score and cls.score_encoded is Recommender.score_encoded:
+            raise TypeError(f"{cls.__name__} must define score, or encode and score_encoded")
+
+    def __init__(self, config: Any, info: DatasetInfo) -> None:
+        super().__init__()
+        self.config = config
+        self.info = info
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Return the training stages in order; an empty tuple for a model that is not trained."""
+        return ()
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return named scalar terms; the one called `loss` is minimised, the others are shown."""
+        raise TypeError(f"{type(self).__name__} has stages but no loss")
+
+    def start_epoch(self, epoch: int, events: TrainingEvents) -> None:
+        """Prepare an epoch: build graphs, count items. Called with epoch 0 before the first batch, also without stages."""
+
+    def encode(self, batch: Batch) -> Any:
+        """Return the users' representation, in any form that `score_encoded` reads; default: the batch itself."""
+        return batch
+
+    def encode_items(self) -> Any:
+        """Return what scoring needs of all items (a (N + 1, D) table, say), computed once per evaluation."""
+        return None
+
+    def score_encoded(self, encoded: Any, candidates: Tensor, items: Any) -> Tensor:
+        """Score candidates for encoded users.
+
+        Args:
+            encoded: what `encode` returned for B users.
+            candidates: (B, C) int64, or (C,) int64 shared by all B users.
+            items: what `encode_items` returned.
+
+        Returns:
+            (B, C) float scores, higher is better.
+        """
+        if candidates.dim() == 1:
+            candidates = candidates.expand(len(encoded), -1)
+        return self.score(encoded, candidates)
+
+    def score(self, batch: Batch, candidates: Tensor) -> Tensor:
+        """Return (B, C) scores of the candidates (B, C) int64, from the histories alone."""
+        return self.score_encoded(self.encode(batch), candidates, self.encode_items())
+
+    def extra_terms(self) -> Mapping[str, float]:
+        """Return figures worth storing after training (gate weights, norms); default: none."""
+        return {}

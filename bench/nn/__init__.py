@@ -1,0 +1,1 @@
+"""Blocks used by three models or more."""
