@@ -67,6 +67,8 @@ class DatasetCard:
     """Known faults of the raw files and what is done with them."""
     needs_raw: bool = True
     """False where `prepare` needs no file brought by the user."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Preparation options of this data set that differ from the general defaults."""
 
 
 AnyCard = TypeVar("AnyCard", Card, DatasetCard)
