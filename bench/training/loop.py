@@ -1,0 +1,202 @@
+"""The one training loop: stages, early stopping on validation NDCG@10, best weights kept, a time limit, resumption."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.errors import UserError
+from bench.evaluation.metrics import ndcg
+from bench.evaluation.ranks import rank
+from bench.interface import Batch, Recommender, Stage
+from bench.training.checkpoint import Checkpoint, snapshot
+from bench.training.data import TrainingData
+from bench.training.progress import Silent, Watcher
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Limits of one training run."""
+
+    seed: int = 0
+    """Of the batches; the caller seeds the weights."""
+    epochs: int | None = None
+    """Most epochs of each stage; None takes the model's own."""
+    max_minutes: float | None = None
+    """Most minutes of training and validation together, shared evenly among the stages; None is no limit."""
+    evaluation_batch: int = 256
+    """Users encoded at once in validation."""
+
+
+@dataclass
+class Fit:
+    """How training went."""
+
+    epochs: int = 0
+    """Epochs run, all stages together, a broken-off one included."""
+    best_epoch: int = 0
+    """The epoch (from 1) whose weights are kept, in the last stage; 0 where nothing was trained."""
+    best: float = -1.0
+    """Best validation NDCG@10 of the last stage."""
+    stopped: str = "none"
+    """`patience`, `epochs`, `minutes`, or `none` where nothing is trained."""
+    seconds: float = 0.0
+    """Training and validation together."""
+    samples: int = 0
+    targets: int = 0
+    step_seconds: float = 0.0
+    """Seconds spent in optimizer steps, batches included, validation excluded."""
+    curves: list[dict[str, Any]] = field(default_factory=list)
+    """One entry an epoch: stage, epoch, seconds, mean loss terms, validation NDCG@10."""
+
+
+def fit(
+    model: Recommender,
+    data: TrainingData,
+    device: torch.device,
+    options: FitOptions,
+    watcher: Watcher | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Fit:
+    """Train a model through its stages and leave it with its best weights, in eval mode.
+
+    Raises:
+        UserError: a loss or a score is not finite.
+    """
+    watcher, checkpoint = watcher or Silent(), checkpoint or Checkpoint(None)
+    stages = model.stages()
+    model.start_epoch(0, data.events)
+    state = checkpoint.load() or {"stage": 0, "epoch": 0, "fit": Fit()}
+    result: Fit = state["fit"]
+    begun = time.monotonic() - result.seconds
+    for index in range(state["stage"], len(stages)):
+        stage = stages[index]
+        optimizer = make_optimizer(model, stage)
+        batches = data.batches(stage.view, options.seed)
+        limit = stage_deadline(options, index, len(stages), result.seconds)
+        kept, waited, first = snapshot(model), 0, 0
+        if index == state["stage"] and "weights" in state:
+            model.load_state_dict(state["weights"])
+            optimizer.load_state_dict(state["optimizer"])
+            kept, waited, first, limit = state["kept"], state["waited"], state["epoch"], state["limit"]
+        else:
+            result.best, result.best_epoch = -1.0, 0
+        most = options.epochs if options.epochs is not None else stage.epochs
+        result.stopped = "epochs"
+        for epoch in range(first, most):
+            watcher.epoch(stage.name, epoch, most, batches.num_batches(stage.batch_size))
+            deadline = None if limit is None else begun + limit
+            terms = train_epoch(model, data, batches.epoch(epoch, stage.batch_size), stage, optimizer, epoch, device, deadline, watcher, result)
+            value = validate(model, data, device, options.evaluation_batch, f"{type(model).__name__}, epoch {epoch + 1}")
+            result.seconds = time.monotonic() - begun
+            result.epochs += 1
+            result.curves.append({"stage": stage.name, "epoch": epoch + 1, "seconds": result.seconds, **terms, "NDCG@10": value})
+            waited += 1
+            if value > result.best:
+                result.best, result.best_epoch, waited, kept = value, epoch + 1, 0, snapshot(model)
+            watcher.validated(value, result.best)
+            if deadline is not None and time.monotonic() >= deadline:
+                result.stopped = "minutes"
+                break
+            if waited >= stage.patience:
+                result.stopped = "patience"
+                break
+            checkpoint.save({"stage": index, "epoch": epoch + 1, "fit": result, "weights": snapshot(model), "kept": kept,
+                             "optimizer": optimizer.state_dict(), "waited": waited, "limit": limit})  # fmt: skip
+        model.load_state_dict(kept)
+    model.eval()
+    return result
+
+
+def train_epoch(
+    model: Recommender,
+    data: TrainingData,
+    batches: Any,
+    stage: Stage,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    device: torch.device,
+    deadline: float | None,
+    watcher: Watcher,
+    result: Fit,
+) -> dict[str, float]:
+    """Run one epoch, or as much of it as the deadline (seconds of the monotonic clock) allows; return mean loss terms."""
+    model.train()
+    model.start_epoch(epoch, data.events)
+    totals: dict[str, float] = {}
+    steps = 0
+    begun = time.monotonic()
+    for batch in batches:
+        terms = train_step(model, batch.to(device), stage, optimizer)
+        steps += 1
+        if not np.isfinite(terms["loss"]):
+            raise UserError(f"{type(model).__name__}: the loss is {terms['loss']} in epoch {epoch + 1}, step {steps}; lower the learning rate")
+        totals = {name: totals.get(name, 0.0) + value for name, value in terms.items()}
+        result.samples += len(batch)
+        result.targets += len(batch) if batch.labels is None else int((batch.labels > 0).sum())
+        watcher.step(terms, len(batch), None if deadline is None else max(deadline - time.monotonic(), 0.0))
+        if deadline is not None and time.monotonic() >= deadline:
+            break
+    result.step_seconds += time.monotonic() - begun
+    return {name: value / max(steps, 1) for name, value in totals.items()}
+
+
+def train_step(model: Recommender, batch: Batch, stage: Stage, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Do one optimizer step, in micro-batches where the stage asks for them; return its loss terms."""
+    warm_up(optimizer, stage)
+    optimizer.zero_grad(set_to_none=True)
+    size = stage.micro_batch or len(batch)
+    totals: dict[str, Tensor] = {}
+    for start in range(0, len(batch), size):
+        part = batch.rows(slice(start, start + size)) if size < len(batch) else batch
+        share = len(part) / len(batch)
+        terms = model.loss(part)
+        (terms["loss"] * share).backward()
+        totals = {name: totals.get(name, 0.0) + value.detach() * share for name, value in terms.items()}
+    if stage.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], stage.clip_norm)
+    optimizer.step()
+    return {name: float(value) for name, value in totals.items()}
+
+
+def validate(model: Recommender, data: TrainingData, device: torch.device, batch_size: int, where: str = "") -> float:
+    """Return the mean validation NDCG@10, the one figure that training is steered by."""
+    part = data.validation
+    if not len(part.targets):
+        return 0.0
+    return float(ndcg(rank(model, part.held, part.batches(model.max_history, batch_size), device, where), 10).mean())
+
+
+def make_optimizer(model: Recommender, stage: Stage) -> torch.optim.Optimizer:
+    """Build the stage's optimizer over the parameters that it moves; weight decay spares biases and norms."""
+    moving = []
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(stage.frozen) if stage.frozen else True)
+        if parameter.requires_grad:
+            moving.append(parameter)
+    groups: list[Mapping[str, Any]] = [
+        {"params": [p for p in moving if p.dim() >= 2], "weight_decay": stage.weight_decay},
+        {"params": [p for p in moving if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    rate = stage.learning_rate
+    if stage.optimizer == "adagrad":
+        return torch.optim.Adagrad(groups, lr=rate, eps=1e-6)
+    return (torch.optim.AdamW if stage.optimizer == "adamw" else torch.optim.Adam)(groups, lr=rate)
+
+
+def warm_up(optimizer: torch.optim.Optimizer, stage: Stage) -> None:
+    """Raise the learning rate linearly over the first steps of the stage; the count lives in the optimizer's groups."""
+    for group in optimizer.param_groups:
+        group["steps"] = group.get("steps", 0) + 1
+        group["lr"] = stage.learning_rate * min(1.0, group["steps"] / max(stage.warmup_steps, 1))
+
+
+def stage_deadline(options: FitOptions, index: int, stages: int, spent: float) -> float | None:
+    """Return when a stage must end, in seconds since training began: an even share of what is left."""
+    if options.max_minutes is None:
+        return None
+    return spent + (options.max_minutes * 60 - spent) / (stages - index)
