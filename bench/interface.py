@@ -225,7 +225,8 @@ class Recommender(nn.Module):
     Config: ClassVar[type]
     behaviors: ClassVar[Literal["typed", "merged"]] = "merged"
     """`typed`: the model reads behavior types. `merged`: it knows one behavior and gets the merged stream."""
-    max_history: ClassVar[int] = 50
+    max_history: int = 50
+    """Events of history that an evaluation batch shows; an instance may set its own."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -1,0 +1,227 @@
+"""Finished cells on disk: one folder a cell, written beside its place and renamed, found again by its key.
+
+The format is described in `results/README.md`. Ranks stay on disk until they are asked for.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.config import ProtocolOptions
+from bench.errors import UserError
+
+FORMAT = 1
+RECORD = "record.json"
+RANKS = "ranks.npz"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model on one data set under one protocol with one seed: everything that its ranks depend on."""
+
+    dataset: str
+    fingerprint: str
+    """Of the prepared data."""
+    protocol: ProtocolOptions
+    candidates_hash: str
+    model: str
+    """Registry name."""
+    options: Mapping[str, Any]
+    """Dotted options that differ from the defaults of the `Config`: those of the card and the user's."""
+    code_hash: str
+    """Of the model's source and of what all models share."""
+    epochs: int | None
+    """Most epochs of each stage; None is the model's own."""
+    max_minutes: float | None
+    """Limit of the training, minutes; None is no limit."""
+    seed: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the cell as plain JSON values."""
+        minutes = None if self.max_minutes is None else float(self.max_minutes)
+        return json.loads(_json({**asdict(self), "options": dict(self.options), "max_minutes": minutes}))
+
+    @property
+    def key(self) -> str:
+        """SHA-256, hex, of the canonical JSON: sorted names, no spaces, tuples as lists."""
+        canonical = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@dataclass
+class Record:
+    """What a cell gave. Times in seconds, memory in MiB."""
+
+    key: str
+    cell: dict[str, Any]
+    """`Cell.as_dict()`."""
+    status: Literal["done", "failed"]
+    reason: str
+    """Why it failed, or a remark such as `stopped at 2 min`."""
+    label: str
+    family: str
+    reconstruction: bool
+    parameters: int = 0
+    """Trainable and frozen numbers in the model."""
+    train_seconds: float = 0.0
+    """Training and validation."""
+    epochs: int = 0
+    best_epoch: int = 0
+    """From 1; 0 where nothing was trained."""
+    stopped: str = "none"
+    """`patience`, `epochs`, `minutes` or `none`."""
+    samples_per_second: float = 0.0
+    targets_per_second: float = 0.0
+    score_users_per_second: float = 0.0
+    peak_memory_mb: float = 0.0
+    curves: list[dict[str, Any]] = field(default_factory=list)
+    """One entry an epoch."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What the model reports of itself; a failed cell's traceback."""
+    environment: dict[str, Any] = field(default_factory=dict)
+    dataset: dict[str, Any] = field(default_factory=dict)
+    """What stands under a table: sizes, mapping, encoders, coverage."""
+    ranks: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
+    """`{test,validation}_{user,rank,size}`: 0-based user, 1-based rank, number of candidates."""
+    finished_at: str = ""
+    """UTC, ISO 8601; set when it is written."""
+
+
+class StoredRanks(Mapping[str, NDArray[np.int32]]):
+    """The arrays of one `ranks.npz`, read when asked for and not kept."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __getitem__(self, name: str) -> NDArray[np.int32]:
+        with self._open() as arrays:
+            if name not in arrays:
+                raise KeyError(name)
+            try:
+                return np.asarray(arrays[name], np.int32)
+            except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+                raise _damaged(self.path, error) from error
+
+    def __iter__(self) -> Iterator[str]:
+        with self._open() as arrays:
+            return iter(list(arrays.files))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def _open(self) -> Any:
+        try:
+            return np.load(self.path)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise _damaged(self.path, error) from error
+
+
+class Store:
+    """The records under a results folder.
+
+    Args:
+        root: `results/`; made when the first record is written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def find(self, key: str) -> Record | None:
+        """Return the finished record of a key, or None; a failed one does not count.
+
+        Raises:
+            UserError: the record is damaged.
+        """
+        for path in self.root.glob(f"cells/*/*-{key[:12]}/{RECORD}"):
+            record = _read(path)
+            if record.key == key and record.status == "done":
+                return record
+        return None
+
+    def write(self, record: Record) -> None:
+        """Store a record in place of an earlier one of its key; readers see the old one or the new one whole."""
+        record.finished_at = datetime.now(UTC).isoformat(timespec="microseconds")
+        folder = self._folder(record)
+        partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        if record.ranks:
+            arrays = {name: np.asarray(array, np.int32) for name, array in record.ranks.items()}
+            np.savez_compressed(partial / RANKS, allow_pickle=False, **arrays)
+        values = {part.name: getattr(record, part.name) for part in fields(record) if part.name != "ranks"}
+        (partial / RECORD).write_text(_json({"format": FORMAT, **values}, indent=1) + "\n", encoding="utf-8")
+        if folder.exists():
+            old = partial.with_suffix(".old")
+            folder.rename(old)
+            partial.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            partial.rename(folder)
+
+    def records(self, **filters: Any) -> list[Record]:
+        """Return the records whose cell (or own) fields equal the filters: `records(dataset="ml-100k", seed=0)`.
+
+        Raises:
+            UserError: a record is damaged.
+        """
+        dataset = _file_name(filters["dataset"]) if "dataset" in filters else "*"
+        found = (_read(path) for path in sorted(self.root.glob(f"cells/{dataset}/[!.]*/{RECORD}")))
+        return [record for record in found if all(_value(record, name) == filters[name] for name in filters)]
+
+    def checkpoint_path(self, key: str) -> Path:
+        """Return where the state of an unfinished cell is kept."""
+        return self.root / "checkpoints" / f"{key}.pt"
+
+    def _folder(self, record: Record) -> Path:
+        model = _file_name(f"{record.cell['model']}-seed{record.cell['seed']}-{record.key[:12]}")
+        return self.root / "cells" / _file_name(record.cell["dataset"]) / model
+
+
+def _value(record: Record, name: str) -> Any:
+    return record.cell[name] if name in record.cell else getattr(record, name)
+
+
+def _read(path: Path) -> Record:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        version = values.pop("format")
+        if version == FORMAT:
+            record = Record(**values)
+            ranks = path.with_name(RANKS)
+            if record.status == "done" and not ranks.is_file():
+                raise FileNotFoundError(f"no {RANKS} beside it")
+            record.ranks = StoredRanks(ranks) if ranks.is_file() else {}
+            return record
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _damaged(path, error) from error
+    raise UserError(f"{path}: format {version}, expected {FORMAT}; delete {path.parent} and run again")
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: damaged record ({error}); delete {path.parent} and run again")
+
+
+def _file_name(text: str) -> str:
+    """Return the text with everything but letters, digits, `.`, `_`, `-` and `@` replaced."""
+    return re.sub(r"[^\w.@-]", "_", text)
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, indent=indent, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """Turn NumPy scalars into numbers, paths and the like into text."""
+    return value.item() if isinstance(value, np.generic) else str(value)

@@ -1,0 +1,182 @@
+import dataclasses
+import time
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from bench.errors import UserError
+from bench.interface import Next, Recommender, Stage
+from bench.training.checkpoint import Checkpoint
+from bench.training.data import training_data
+from bench.training.loop import FitOptions, fit, make_optimizer, train_step, validate
+from bench.training.progress import Silent
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Options:
+    epochs: int = 5
+    patience: int = 100
+    rate: float = 0.05
+    micro_batch: int | None = None
+    stages: int = 1
+    broken: bool = False
+
+
+class Small(Recommender):
+    """Mean of item vectors, with dropout so that the random state matters."""
+
+    Config = Options
+
+    def __init__(self, config, info):
+        super().__init__(config, info)
+        self.table = nn.Embedding(info.num_items + 1, 8, padding_idx=0)
+        self.head = nn.Linear(8, info.num_items + 1)
+
+    def stages(self):
+        c = self.config
+        stage = Stage(Next(10), c.rate, 16, epochs=c.epochs, patience=c.patience, micro_batch=c.micro_batch)
+        return tuple(dataclasses.replace(stage, name=f"s{number}") for number in range(c.stages))
+
+    def hidden(self, batch):
+        mean = self.table(batch.history).sum(1) / batch.mask.sum(1, keepdim=True).clamp(min=1)
+        return nn.functional.dropout(mean, 0.3, self.training)
+
+    def loss(self, batch):
+        value = nn.functional.cross_entropy(self.head(self.hidden(batch)), batch.target)
+        return {"loss": value * float("nan") if self.config.broken else value, "main": value}
+
+    def score(self, batch, candidates):
+        return self.head(self.hidden(batch)).gather(1, candidates)
+
+
+def model_for(data, **options):
+    torch.manual_seed(0)
+    return Small(Options(**options), data.info)
+
+
+def test_training_is_repeatable_digit_for_digit(make_task):
+    data = training_data(make_task())
+    runs = [fit(model_for(data), data, CPU, FitOptions()).curves for _ in range(2)]
+    assert [{k: v for k, v in c.items() if k != "seconds"} for c in runs[0]] == [
+        {k: v for k, v in c.items() if k != "seconds"} for c in runs[1]
+    ]
+
+
+def test_the_loss_falls_and_the_best_weights_are_kept(make_task):
+    data = training_data(make_task())
+    model = model_for(data, epochs=12)
+    result = fit(model, data, CPU, FitOptions())
+    assert result.curves[-1]["loss"] < 0.8 * result.curves[0]["loss"]
+    assert result.best == max(c["NDCG@10"] for c in result.curves)
+    assert result.curves[result.best_epoch - 1]["NDCG@10"] == result.best
+    assert validate(model, data, CPU, 7) == pytest.approx(result.best)
+    assert not model.training
+
+
+class StopAfter(Silent):
+    """Breaks the run off in the given epoch, as a kill would."""
+
+    def __init__(self, epoch):
+        self.last = epoch
+
+    def epoch(self, stage, number, of, batches):
+        if number == self.last and stage == "s1":
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_resumes_to_the_bit(make_task, tmp_path):
+    data = training_data(make_task())
+    whole = model_for(data, stages=2)
+    expected = fit(whole, data, CPU, FitOptions())
+    checkpoint = Checkpoint(tmp_path / "cell.pt", "key")
+    with pytest.raises(KeyboardInterrupt):
+        fit(model_for(data, stages=2), data, CPU, FitOptions(), StopAfter(3), checkpoint)
+    torch.manual_seed(99)
+    resumed = Small(Options(stages=2), data.info)
+    result = fit(resumed, data, CPU, FitOptions(), checkpoint=checkpoint)
+    assert [c["NDCG@10"] for c in result.curves] == [c["NDCG@10"] for c in expected.curves]
+    assert [c["loss"] for c in result.curves] == [c["loss"] for c in expected.curves]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name])
+
+
+def test_a_checkpoint_of_another_cell_is_ignored(tmp_path):
+    Checkpoint(tmp_path / "cell.pt", "one").save({"stage": 1})
+    assert Checkpoint(tmp_path / "cell.pt", "two").load() is None
+    assert Checkpoint(tmp_path / "cell.pt", "one").load()["stage"] == 1
+
+
+def test_patience_ends_a_stage(make_task):
+    data = training_data(make_task())
+    result = fit(model_for(data, epochs=100, patience=2, rate=0.0), data, CPU, FitOptions())
+    assert result.stopped == "patience" and result.epochs == 3
+
+
+def test_the_time_limit_ends_training_and_leaves_weights(make_task):
+    data = training_data(make_task())
+    begun = time.monotonic()
+    result = fit(model_for(data, epochs=10**6), data, CPU, FitOptions(max_minutes=0.02))
+    assert result.stopped == "minutes" and time.monotonic() - begun < 10
+    assert result.epochs >= 1 and result.best_epoch >= 1
+
+
+def test_every_stage_gets_its_share_of_the_time(make_task):
+    data = training_data(make_task())
+    result = fit(model_for(data, epochs=10**6, stages=2), data, CPU, FitOptions(max_minutes=0.02))
+    spent = {name: max(c["seconds"] for c in result.curves if c["stage"] == name) for name in ("s0", "s1")}
+    assert spent["s0"] == pytest.approx(0.6, abs=0.4) and spent["s1"] > spent["s0"]
+
+
+def test_a_loss_that_is_not_finite_is_an_error_naming_model_epoch_and_step(make_task):
+    data = training_data(make_task())
+    with pytest.raises(UserError, match="Small: the loss is nan in epoch 1, step 1"):
+        fit(model_for(data, broken=True), data, CPU, FitOptions())
+
+
+def test_micro_batches_give_the_gradient_of_the_whole_batch(make_task):
+    data = training_data(make_task())
+    grads = []
+    for size in (None, 5):
+        model = model_for(data, micro_batch=size).eval()  # eval: dropout draws would differ
+        stage = model.stages()[0]
+        batch = next(iter(data.batches(stage.view, 0).epoch(0, 16)))
+        train_step(model, batch, dataclasses.replace(stage, learning_rate=0.0), make_optimizer(model, stage))
+        grads.append([p.grad.clone() for p in model.parameters()])
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_frozen_parameters_do_not_move_and_decay_spares_biases(make_task):
+    data = training_data(make_task())
+    model = model_for(data)
+    stage = dataclasses.replace(model.stages()[0], frozen=("table",), weight_decay=0.1, optimizer="adamw")
+    optimizer = make_optimizer(model, stage)
+    batch = next(iter(data.batches(stage.view, 0).epoch(0, 16)))
+    before = model.table.weight.clone(), model.head.weight.clone()
+    train_step(model, batch, stage, optimizer)
+    assert torch.equal(before[0], model.table.weight) and not torch.equal(before[1], model.head.weight)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+    assert all(p.dim() < 2 for p in optimizer.param_groups[1]["params"])
+
+
+def test_warm_up_raises_the_rate_linearly(make_task):
+    data = training_data(make_task())
+    model = model_for(data)
+    stage = dataclasses.replace(model.stages()[0], warmup_steps=4, learning_rate=0.4)
+    optimizer = make_optimizer(model, stage)
+    batch = next(iter(data.batches(stage.view, 0).epoch(0, 16)))
+    rates = []
+    for _ in range(6):
+        train_step(model, batch, stage, optimizer)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
+
+
+def test_a_model_without_stages_is_left_as_it_is(make_task):
+    data = training_data(make_task())
+    result = fit(model_for(data, stages=0), data, CPU, FitOptions())
+    assert result.epochs == 0 and result.stopped == "none"
