@@ -106,7 +106,9 @@ class Batch:
             (0 where padded). Lb is 0 when nobody has such an event.
         """
         kept = torch.isin(self.behavior, torch.tensor(behaviors, device=self.behavior.device)) & self.mask
-        order = torch.argsort(kept.to(torch.int8), dim=1, stable=True)  # kept ones to the right, in time order
+        order = torch.argsort(
+            kept.to(torch.int8), dim=1, stable=True
+        )  # kept ones to the right, in time order
         length = int(kept.sum(1).max()) if len(self) else 0
         order = order[:, order.shape[1] - length :]  # (B, Lb)
         real = kept.gather(1, order)
@@ -125,7 +127,7 @@ class Batch:
         return replace(part, **{n: getattr(part, n)[:, cut:] for n in names if getattr(part, n) is not None})
 
     def _map(self, change: Any) -> "Batch":
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         return Batch(**{name: None if value is None else change(value) for name, value in values.items()})
 
 

@@ -183,10 +183,17 @@ def save(dataset: Dataset, folder: Path) -> Dataset:
     folder.mkdir(parents=True, exist_ok=True)
     events, content = dataset.interactions, dataset.content
     pl.DataFrame(
-        {"user": events.users(), "item": events.item, "behavior": events.behavior, "timestamp": events.timestamp}
+        {
+            "user": events.users(),
+            "item": events.item,
+            "behavior": events.behavior,
+            "timestamp": events.timestamp,
+        }
     ).write_parquet(folder / "events.parquet")
     touched_users = np.repeat(np.arange(events.num_users), np.diff(dataset.touched.offsets))
-    pl.DataFrame({"user": touched_users, "item": dataset.touched.item}).write_parquet(folder / "touched.parquet")
+    pl.DataFrame({"user": touched_users, "item": dataset.touched.item}).write_parquet(
+        folder / "touched.parquet"
+    )
     pl.DataFrame({"user": dataset.users}).write_parquet(folder / "users.parquet")
     extra = [pl.Series(f"has_{name}", mask[1:]) for name, mask in sorted(content.present.items())]
     extra += [pl.Series(f"attribute_{name}", ids[1:]) for name, ids in sorted(content.attributes.items())]
@@ -195,7 +202,12 @@ def save(dataset: Dataset, folder: Path) -> Dataset:
         path = folder / f"feature_{name}.npy"
         if not (isinstance(array, np.memmap) and array.filename and Path(array.filename) == path):
             np.save(path, array)
-    metadata = {**dataset.metadata, "format": FORMAT, "name": dataset.name, "behaviors": list(dataset.behaviors)}
+    metadata = {
+        **dataset.metadata,
+        "format": FORMAT,
+        "name": dataset.name,
+        "behaviors": list(dataset.behaviors),
+    }
     metadata["fingerprint"] = fingerprint(dataset)
     partial = folder / (METADATA + ".partial")
     partial.write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
@@ -211,10 +223,14 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     """
     path = folder / METADATA
     if not path.is_file():
-        raise UserError(f"{folder}: no {METADATA} there, so this is not a complete prepared data set; prepare it again")
+        raise UserError(
+            f"{folder}: no {METADATA} there, so this is not a complete prepared data set; prepare it again"
+        )
     metadata = json.loads(path.read_text(encoding="utf-8"))
     if metadata.get("format") != FORMAT:
-        raise UserError(f"{path}: format {metadata.get('format')}, expected {FORMAT}; prepare the data set again")
+        raise UserError(
+            f"{path}: format {metadata.get('format')}, expected {FORMAT}; prepare the data set again"
+        )
     return dict(metadata)
 
 
@@ -229,7 +245,11 @@ def load(folder: Path) -> Dataset:
     users = pl.read_parquet(folder / "users.parquet")["user"]
     touched = pl.read_parquet(folder / "touched.parquet")
     items = pl.read_parquet(folder / "items.parquet")
-    present = {name.removeprefix("has_"): _padded(items[name], np.bool_) for name in items.columns if name.startswith("has_")}
+    present = {
+        name.removeprefix("has_"): _padded(items[name], np.bool_)
+        for name in items.columns
+        if name.startswith("has_")
+    }
     attributes = {
         name.removeprefix("attribute_"): _padded(items[name], np.int32)
         for name in items.columns
@@ -245,7 +265,9 @@ def load(folder: Path) -> Dataset:
             behavior=events["behavior"].to_numpy().astype(np.int8, copy=False),
             timestamp=events["timestamp"].to_numpy().astype(np.int64, copy=False),
         ),
-        touched=Touched(_offsets(touched["user"], len(users)), touched["item"].to_numpy().astype(np.int32, copy=False)),
+        touched=Touched(
+            _offsets(touched["user"], len(users)), touched["item"].to_numpy().astype(np.int32, copy=False)
+        ),
         content=ItemContent(len(items), features, present, attributes),
         users=users,
         items=items.select([name for name in items.columns if not name.startswith(("has_", "attribute_"))]),

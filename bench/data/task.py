@@ -1,7 +1,11 @@
-"""A data set under a protocol: the split, the candidates and their hash. Needs no torch, so a finished table prints fast."""
+"""A data set under a protocol: the split, the candidates and their hash.
+
+Needs no torch, so that a finished table prints fast.
+"""
 
 import hashlib
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,26 +46,37 @@ def open_task(dataset: Dataset, protocol: ProtocolOptions) -> Task:
     Raises:
         UserError: nobody has a held-out target event.
     """
-    target = dataset.target_behavior
-    events = dataset.interactions
-    if protocol.history == "target":
-        events = restrict(events, target)
+    target, events = dataset.target_behavior, dataset.interactions
     parts = split(events, target, protocol.split)
     if not len(parts.test):
-        raise UserError(f"{dataset.name}: no user has a '{dataset.behaviors[-1]}' event to test on; map another behavior to the target")
+        name = dataset.behaviors[-1]
+        raise UserError(
+            f"{dataset.name}: no user has a '{name}' event to test on; map another behavior to the target"
+        )
     counts = _training_counts(events, parts, dataset.num_items)
-    folder = dataset.folder
 
-    def candidates(part: str, held: NDArray[np.int64]) -> Candidates:
+    def candidates(part: Literal["validation", "test"], held: NDArray[np.int64]) -> Candidates:
         users, items = events.user_of(held), events.item[held].astype(np.int64)
-        arguments = (protocol.candidates, protocol.candidates_seed, users, items, dataset.touched, counts, dataset.num_items)
-        return drawn.draw(*arguments) if folder is None else drawn.stored(folder, part, *arguments)  # type: ignore[arg-type]
+        kind, seed = protocol.candidates, protocol.candidates_seed
+        if dataset.folder is None:
+            return drawn.draw(kind, seed, users, items, dataset.touched, counts, dataset.num_items)
+        return drawn.stored(
+            dataset.folder, part, kind, seed, users, items, dataset.touched, counts, dataset.num_items
+        )
 
-    return Task(dataset, protocol, events, parts, candidates("validation", parts.validation), candidates("test", parts.test))
+    validation, test = candidates("validation", parts.validation), candidates("test", parts.test)
+    if protocol.history == "target":
+        events, parts = _targets_only(events, parts, target)
+    return Task(dataset, protocol, events, parts, validation, test)
+
+
+def _targets_only(events: Interactions, parts: Split, target: int) -> tuple[Interactions, Split]:
+    """Return the target behavior's events alone and the same split among them: held-out events and candidates stay."""
+    before = np.concatenate([[0], np.cumsum(events.behavior == target)])  # target events before each event
+    moved = Split(parts.rule, before[parts.train_end], before[parts.validation], before[parts.test])
+    return restrict(events, target), moved
 
 
 def _training_counts(events: Interactions, parts: Split, num_items: int) -> NDArray[np.int64]:
-    lengths = parts.train_end - events.offsets[:-1]
     trained = np.arange(len(events)) < np.repeat(parts.train_end, np.diff(events.offsets))
-    assert trained.sum() == lengths.sum()
     return np.bincount(events.item[trained], minlength=num_items + 1)

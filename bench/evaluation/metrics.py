@@ -48,4 +48,7 @@ def chance(sizes: NDArray[np.integer], k: int) -> dict[str, float]:
     hits = np.minimum(possible, k) / possible
     gains = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(1.0 + np.arange(1, k + 1)))])
     weights = counts[1:] / max(counts[1:].sum(), 1)
-    return {f"HR@{k}": float(weights @ hits), f"NDCG@{k}": float(weights @ (gains[np.minimum(possible, k)] / possible))}
+    return {
+        f"HR@{k}": float(weights @ hits),
+        f"NDCG@{k}": float(weights @ (gains[np.minimum(possible, k)] / possible)),
+    }

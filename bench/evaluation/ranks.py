@@ -82,13 +82,17 @@ def rank(
             higher, tied = _count_sampled(model, encoded, items, target, negatives)
         if bool(higher.lt(0).any()):
             user = held.users[rows[int(higher.lt(0).nonzero()[0])]]
-            raise UserError(f"{where or type(model).__name__}: a score of user {user} is NaN or infinite; lower the learning rate")
+            raise UserError(
+                f"{where or type(model).__name__}: a score of user {user} is NaN or infinite; lower the learning rate"
+            )
         draw = np.floor(ties[rows] * (tied.cpu().numpy() + 1)).astype(np.int32)
         ranks[rows] = 1 + higher.cpu().numpy() + draw
     return ranks
 
 
-def _count_sampled(model: Recommender, encoded: Any, items: Any, target: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
+def _count_sampled(
+    model: Recommender, encoded: Any, items: Any, target: Tensor, negatives: Tensor
+) -> tuple[Tensor, Tensor]:
     """Count negatives above and level with the target; `higher` is -1 where a score is not finite."""
     scores = model.score_encoded(encoded, torch.cat([target[:, None], negatives], 1), items)  # (B, 1 + 99)
     real = negatives > 0
@@ -98,7 +102,9 @@ def _count_sampled(model: Recommender, encoded: Any, items: Any, target: Tensor,
     return torch.where(finite, higher, -1), tied
 
 
-def _count_full(model: Recommender, encoded: Any, items: Any, target: Tensor, touched: Tensor) -> tuple[Tensor, Tensor]:
+def _count_full(
+    model: Recommender, encoded: Any, items: Any, target: Tensor, touched: Tensor
+) -> tuple[Tensor, Tensor]:
     """Count over the whole catalog in tiles of `TILE_BYTES`.
 
     The target's score is read from the tile that holds it, so that equal items tie to the bit; tiles are scored a second

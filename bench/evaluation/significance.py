@@ -21,7 +21,9 @@ class PairedTest:
     """Upper end."""
 
 
-def paired_test(a: NDArray[np.float64], b: NDArray[np.float64], seed: int = 0, draws: int = 10_000) -> PairedTest:
+def paired_test(
+    a: NDArray[np.float64], b: NDArray[np.float64], seed: int = 0, draws: int = 10_000
+) -> PairedTest:
     """Test whether two models differ on the same users: sign-flip randomisation test (Fisher), two-sided.
 
     Under the null hypothesis the sign of each user's difference is a fair coin. The p-value counts the observed
@@ -51,6 +53,34 @@ def paired_test(a: NDArray[np.float64], b: NDArray[np.float64], seed: int = 0, d
     p = (1 + np.count_nonzero(np.abs(flipped) >= abs(gap.sum()) - slack)) / (draws + 1)
     low, high = np.quantile(resampled, [0.025, 0.975])
     return PairedTest(float(gap.mean()), float(p), float(low), float(high))
+
+
+def paired_p_values(
+    best: NDArray[np.float64], others: NDArray[np.float64], seed: int = 0, draws: int = 10_000
+) -> list[float]:
+    """Return the p-values of `paired_test` between one model and several, without intervals.
+
+    All comparisons share the random signs, so that a table over 70,000 users takes seconds.
+
+    Args:
+        best: (S,) per-user values of the one model.
+        others: (R, S) of the others, same users in the same order.
+        seed: of the random signs.
+        draws: random sign arrangements.
+    """
+    gaps = (best - others).T  # (S, R)
+    observed, slack = np.abs(gaps.sum(0)), 1e-12 * np.abs(gaps).sum(0)
+    rng = np.random.default_rng(seed)
+    users = len(gaps)
+    chunk = max(1, 4_000_000 // max(users, 1))  # 32 MB of signs at any number of users
+    reached = np.zeros(len(others), np.int64)
+    for start in range(0, draws, chunk):
+        rows = min(chunk, draws - start)
+        drawn = rng.integers(0, 256, (rows, -(-users // 8)), dtype=np.uint8)
+        bits = np.unpackbits(drawn, axis=1, count=users)
+        flipped = (2.0 * bits - 1.0) @ gaps  # (rows, R)
+        reached += (np.abs(flipped) >= observed - slack).sum(0)
+    return [float(p) for p in (1 + reached) / (draws + 1)]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

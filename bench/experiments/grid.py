@@ -70,7 +70,9 @@ def run_grid(
     ]
     found = {} if fresh else {cell.key: record for cell, _ in cells if (record := store.find(cell.key))}
     missing = [
-        Order(cell, entry, training, store.root, folder, jobs) for cell, entry in cells if cell.key not in found
+        Order(cell, entry, training, store.root, folder, jobs)
+        for cell, entry in cells
+        if cell.key not in found
     ]
     if not quiet and found:
         print(f"{len(found)} of {len(cells)} cells found in {store.root}", file=sys.stderr)
@@ -81,7 +83,9 @@ def run_grid(
     return [found[cell.key] for cell, _ in cells]
 
 
-def make_cell(task: Task, entry: Entry, overrides: Mapping[str, Any], training: TrainingOptions, seed: int) -> Cell:
+def make_cell(
+    task: Task, entry: Entry, overrides: Mapping[str, Any], training: TrainingOptions, seed: int
+) -> Cell:
     """Return the cell of a model under a task; the model itself is not imported."""
     return Cell(
         dataset=task.dataset.name,
@@ -107,7 +111,9 @@ def _run(
         yield from _side_by_side(missing, jobs)
         return
     for order in missing:
-        from bench.experiments.run import run_cell  # torch takes two seconds to import, and a finished table needs none
+        from bench.experiments.run import (
+            run_cell,
+        )  # torch takes two seconds to import, and a finished table needs none
 
         yield run_cell(order.cell, order.entry, task, order.training, store, quiet)
 
@@ -139,4 +145,6 @@ def _tell(record: Record, number: int, of: int) -> None:
         value = "" if best is None else f"validation NDCG@10 {best:.4f}, "
         text = f"{value}{record.epochs} epochs, {record.train_seconds:.0f} s, {record.samples_per_second:,.0f} samples/s"
         text += f", {record.targets_per_second:,.0f} targets/s, {record.score_users_per_second:,.0f} users/s scored"
-    Console(stderr=True, highlight=False).print(f"[{number}/{of}] {record.label} seed {seed}: {text}", soft_wrap=True)
+    Console(stderr=True, highlight=False).print(
+        f"[{number}/{of}] {record.label} seed {seed}: {text}", soft_wrap=True
+    )

@@ -42,7 +42,9 @@ class Outcome:
     peak_memory_mb: float
 
 
-def run_cell(cell: Cell, entry: Entry, task: Task, training: TrainingOptions, store: Store, quiet: bool) -> Record:
+def run_cell(
+    cell: Cell, entry: Entry, task: Task, training: TrainingOptions, store: Store, quiet: bool
+) -> Record:
     """Run one cell and store its record, failed or done; a failure is a record, never a lost table.
 
     Args:
@@ -57,7 +59,16 @@ def run_cell(cell: Cell, entry: Entry, task: Task, training: TrainingOptions, st
         record = _finished(cell, entry, task, *_run(cell, entry, task, training, store, quiet))
         store.write(record)
         store.checkpoint_path(cell.key).unlink(missing_ok=True)
-    except (UserError, RuntimeError, ValueError, TypeError, AssertionError, KeyError, IndexError, MemoryError) as error:
+    except (
+        UserError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        AssertionError,
+        KeyError,
+        IndexError,
+        MemoryError,
+    ) as error:
         record = _failed(cell, entry, task, error)
         store.write(record)
     return record
@@ -110,7 +121,9 @@ def _finished(cell: Cell, entry: Entry, task: Task, outcome: Outcome, device: to
             ("test", split.test, task.test),
         )
     }
-    remark = f"stopped at {cell.max_minutes:g} min" if result.stopped == "minutes" and cell.max_minutes else ""
+    remark = (
+        f"stopped at {cell.max_minutes:g} min" if result.stopped == "minutes" and cell.max_minutes else ""
+    )
     return Record(
         key=cell.key,
         cell=cell.as_dict(),
@@ -210,7 +223,9 @@ def git_state(folder: Path) -> Mapping[str, Any]:
     """Return commit and whether the tree has changes; empty outside a checkout."""
     try:
         commit, status = (
-            subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=10).stdout
+            subprocess.run(
+                ["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=10
+            ).stdout
             for words in (["rev-parse", "HEAD"], ["status", "--porcelain"])
         )
     except (OSError, subprocess.SubprocessError):

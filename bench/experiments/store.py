@@ -1,4 +1,4 @@
-"""Finished cells on disk: one folder a cell, written beside its place and renamed, found again by its key.
+"""Finished cells on disk: one folder a cell, each file written beside its place and renamed.
 
 The format is described in `results/README.md`. Ranks stay on disk until they are asked for.
 """
@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -151,33 +150,33 @@ class Store:
         return None
 
     def write(self, record: Record) -> None:
-        """Store a record in place of an earlier one of its key; readers see the old one or the new one whole."""
+        """Store a record in place of an earlier one of its key.
+
+        Each file is written beside its place and renamed, ranks first and `record.json` last, so an interrupted
+        write never looks like a record, and two processes that finish the same cell do not disturb each other.
+        """
         record.finished_at = datetime.now(UTC).isoformat(timespec="microseconds")
         folder = self._folder(record)
-        partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         if record.ranks:
             arrays = {name: np.asarray(array, np.int32) for name, array in record.ranks.items()}
-            np.savez_compressed(partial / RANKS, allow_pickle=False, **arrays)
+            partial = _partial(folder / RANKS)
+            with partial.open("wb") as file:
+                np.savez_compressed(file, allow_pickle=False, **arrays)
+            partial.replace(folder / RANKS)
         values = {part.name: getattr(record, part.name) for part in fields(record) if part.name != "ranks"}
-        (partial / RECORD).write_text(_json({"format": FORMAT, **values}, indent=1) + "\n", encoding="utf-8")
-        if folder.exists():
-            old = partial.with_suffix(".old")
-            folder.rename(old)
-            partial.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            partial.rename(folder)
+        partial = _partial(folder / RECORD)
+        partial.write_text(_json({"format": FORMAT, **values}, indent=1) + "\n", encoding="utf-8")
+        partial.replace(folder / RECORD)
 
     def records(self, **filters: Any) -> list[Record]:
-        """Return the records whose cell (or own) fields equal the filters: `records(dataset="ml-100k", seed=0)`.
+        """Return the records whose cell or own fields equal the filters: `records(dataset="x", seed=0)`.
 
         Raises:
             UserError: a record is damaged.
         """
         dataset = _file_name(filters["dataset"]) if "dataset" in filters else "*"
-        found = (_read(path) for path in sorted(self.root.glob(f"cells/{dataset}/[!.]*/{RECORD}")))
+        found = (_read(path) for path in sorted(self.root.glob(f"cells/{dataset}/*/{RECORD}")))
         return [record for record in found if all(_value(record, name) == filters[name] for name in filters)]
 
     def checkpoint_path(self, key: str) -> Path:
@@ -187,6 +186,10 @@ class Store:
     def _folder(self, record: Record) -> Path:
         model = _file_name(f"{record.cell['model']}-seed{record.cell['seed']}-{record.key[:12]}")
         return self.root / "cells" / _file_name(record.cell["dataset"]) / model
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
 def _value(record: Record, name: str) -> Any:

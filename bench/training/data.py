@@ -76,14 +76,18 @@ def training_data(task: Task) -> TrainingData:
     )
 
 
-def held_part(task: Task, events: Interactions, targets: NDArray[np.int64], candidates: Candidates) -> HeldPart:
+def held_part(
+    task: Task, events: Interactions, targets: NDArray[np.int64], candidates: Candidates
+) -> HeldPart:
     """Join held-out events with their candidates."""
     users, items = events.user_of(targets), events.item[targets].astype(np.int64)
     held = Held(users, items, candidates.negatives, task.dataset.touched, task.protocol.candidates_seed)
     return HeldPart(events, targets, held, task.dataset.target_behavior, task.protocol.drop_target_click)
 
 
-def cut(events: Interactions, stops: NDArray[np.int64], targets: NDArray[np.int64]) -> tuple[Interactions, NDArray[np.int64]]:
+def cut(
+    events: Interactions, stops: NDArray[np.int64], targets: NDArray[np.int64]
+) -> tuple[Interactions, NDArray[np.int64]]:
     """Return the events before `stops` (U,) of each user, and where the `targets` lie among them."""
     kept = np.arange(len(events)) < np.repeat(stops, np.diff(events.offsets))
     offsets = np.concatenate([[0], np.cumsum(stops - events.offsets[:-1])]).astype(np.int64)

@@ -20,7 +20,9 @@ def pick(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"--device {name}: not available here; use auto or cpu (bench doctor lists the devices)") from error
+        raise UserError(
+            f"--device {name}: not available here; use auto or cpu (bench doctor lists the devices)"
+        ) from error
     return device
 
 

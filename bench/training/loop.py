@@ -90,11 +90,32 @@ def fit(
         for epoch in range(first, most):
             watcher.epoch(stage.name, epoch, most, batches.num_batches(stage.batch_size))
             deadline = None if limit is None else begun + limit
-            terms = train_epoch(model, data, batches.epoch(epoch, stage.batch_size), stage, optimizer, epoch, device, deadline, watcher, result)
-            value = validate(model, data, device, options.evaluation_batch, f"{type(model).__name__}, epoch {epoch + 1}")
+            terms = train_epoch(
+                model,
+                data,
+                batches.epoch(epoch, stage.batch_size),
+                stage,
+                optimizer,
+                epoch,
+                device,
+                deadline,
+                watcher,
+                result,
+            )
+            value = validate(
+                model, data, device, options.evaluation_batch, f"{type(model).__name__}, epoch {epoch + 1}"
+            )
             result.seconds = time.monotonic() - begun
             result.epochs += 1
-            result.curves.append({"stage": stage.name, "epoch": epoch + 1, "seconds": result.seconds, **terms, "NDCG@10": value})
+            result.curves.append(
+                {
+                    "stage": stage.name,
+                    "epoch": epoch + 1,
+                    "seconds": result.seconds,
+                    **terms,
+                    "NDCG@10": value,
+                }
+            )
             waited += 1
             if value > result.best:
                 result.best, result.best_epoch, waited, kept = value, epoch + 1, 0, snapshot(model)
@@ -134,7 +155,9 @@ def train_epoch(
         terms = train_step(model, batch.to(device), stage, optimizer)
         steps += 1
         if not np.isfinite(terms["loss"]):
-            raise UserError(f"{type(model).__name__}: the loss is {terms['loss']} in epoch {epoch + 1}, step {steps}; lower the learning rate")
+            raise UserError(
+                f"{type(model).__name__}: the loss is {terms['loss']} in epoch {epoch + 1}, step {steps}; lower the learning rate"
+            )
         totals = {name: totals.get(name, 0.0) + value for name, value in terms.items()}
         result.samples += len(batch)
         result.targets += len(batch) if batch.labels is None else int((batch.labels > 0).sum())
@@ -145,7 +168,9 @@ def train_epoch(
     return {name: value / max(steps, 1) for name, value in totals.items()}
 
 
-def train_step(model: Recommender, batch: Batch, stage: Stage, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+def train_step(
+    model: Recommender, batch: Batch, stage: Stage, optimizer: torch.optim.Optimizer
+) -> dict[str, float]:
     """Do one optimizer step, in micro-batches where the stage asks for them; return its loss terms."""
     warm_up(optimizer, stage)
     optimizer.zero_grad(set_to_none=True)
@@ -158,17 +183,23 @@ def train_step(model: Recommender, batch: Batch, stage: Stage, optimizer: torch.
         (terms["loss"] * share).backward()
         totals = {name: totals.get(name, 0.0) + value.detach() * share for name, value in terms.items()}
     if stage.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], stage.clip_norm)
+        torch.nn.utils.clip_grad_norm_(
+            [p for group in optimizer.param_groups for p in group["params"]], stage.clip_norm
+        )
     optimizer.step()
     return {name: float(value) for name, value in totals.items()}
 
 
-def validate(model: Recommender, data: TrainingData, device: torch.device, batch_size: int, where: str = "") -> float:
+def validate(
+    model: Recommender, data: TrainingData, device: torch.device, batch_size: int, where: str = ""
+) -> float:
     """Return the mean validation NDCG@10, the one figure that training is steered by."""
     part = data.validation
     if not len(part.targets):
         return 0.0
-    return float(ndcg(rank(model, part.held, part.batches(model.max_history, batch_size), device, where), 10).mean())
+    return float(
+        ndcg(rank(model, part.held, part.batches(model.max_history, batch_size), device, where), 10).mean()
+    )
 
 
 def make_optimizer(model: Recommender, stage: Stage) -> torch.optim.Optimizer:

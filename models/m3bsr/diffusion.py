@@ -29,7 +29,9 @@ class Schedule(nn.Module):
             beta = torch.tensor([options.beta_last], dtype=torch.float64)
         abar = torch.cumprod(1 - beta, 0)
         one = torch.ones(1, dtype=torch.float64)
-        self.register_buffer("beta", torch.cat([0 * one, beta]).float(), persistent=False)  # (T + 1,), entry 0 unused
+        self.register_buffer(
+            "beta", torch.cat([0 * one, beta]).float(), persistent=False
+        )  # (T + 1,), entry 0 unused
         self.register_buffer("abar", torch.cat([one, abar]).float(), persistent=False)  # (T + 1,)
 
     def noised(self, clean: Tensor, noise: Tensor, step: Tensor) -> Tensor:
@@ -83,7 +85,9 @@ class NoisePredictor(nn.Module):
         groups, batch = condition.shape[:2]
         full = torch.cat([condition, self.null.expand(groups, batch, 1, self.size)], 2)  # (G, B, Lk + 1, D)
         key, value = self.key_and_value(full).chunk(2, -1)
-        return Condition(split_heads(key, self.heads), split_heads(value, self.heads), F.pad(mask, (0, 1), value=True))
+        return Condition(
+            split_heads(key, self.heads), split_heads(value, self.heads), F.pad(mask, (0, 1), value=True)
+        )
 
     def time_embedding(self, step: Tensor) -> Tensor:
         """Return (G, ..., D) for steps of any shape (...)."""
@@ -154,7 +158,9 @@ class ConditionalDenoising(nn.Module):
     def _chain(self, x: Tensor, ready: Condition) -> Tensor:
         """Run the reverse process from T to 1 by its means."""
         steps = self.options.steps
-        times = self.predictor.time_embedding(torch.arange(steps + 1, device=x.device))[:, None, :, None]  # (G,1,T+1,1,D)
+        times = self.predictor.time_embedding(torch.arange(steps + 1, device=x.device))[
+            :, None, :, None
+        ]  # (G,1,T+1,1,D)
         first = steps if self.options.grad_last is None else self.options.grad_last
         for step in range(steps, 0, -1):
             with torch.set_grad_enabled(torch.is_grad_enabled() and step <= first):

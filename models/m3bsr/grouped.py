@@ -26,7 +26,9 @@ class GroupedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (G, ..., I) to (G, ..., O)."""
         flat = x.reshape(x.shape[0], -1, x.shape[-1])  # (G, n, I)
-        out = torch.bmm(flat, self.weight) if self.bias is None else torch.baddbmm(self.bias, flat, self.weight)
+        out = (
+            torch.bmm(flat, self.weight) if self.bias is None else torch.baddbmm(self.bias, flat, self.weight)
+        )
         return out.view(*x.shape[:-1], self.weight.shape[-1])
 
 

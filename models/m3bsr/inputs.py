@@ -32,11 +32,14 @@ class InputLayer(nn.Module):
             self.register_buffer(f"ids_{name}", ids, persistent=False)
             self.attributes.append(nn.Embedding(int(ids.max()) + 1, width, padding_idx=0))
         fields = 1 + len(self.attribute_names) + config.user_field
-        self.join = nn.Sequential(nn.Linear(fields * width, width), nn.GELU(), nn.Linear(width, width))  # Eq. 3
+        self.join = nn.Sequential(
+            nn.Linear(fields * width, width), nn.GELU(), nn.Linear(width, width)
+        )  # Eq. 3
         self.no_user = info.num_users
         self.project_id = nn.Sequential(nn.Linear(width, size), nn.LayerNorm(size))
         self.content = nn.ModuleList(
-            FeatureTable(info.content, name, size, trainable=config.trainable_features) for name in MODALITIES[1:]
+            FeatureTable(info.content, name, size, trainable=config.trainable_features)
+            for name in MODALITIES[1:]
         )  # Eq. 4, 5
         for table in (self.item, *([self.user] if self.user is not None else []), *self.attributes):
             nn.init.normal_(table.weight, std=0.1)  # type: ignore[arg-type]

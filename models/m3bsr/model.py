@@ -102,7 +102,9 @@ class M3BSR(Recommender):
         means = [masked_mean(error, batch.behavior == b + 1) for b in range(self.target_behavior)]
         return torch.cat([streams[:1], denoised]), torch.stack(means).mean()
 
-    def denoise_behaviors(self, shallow: Tensor, mask: Tensor, deep: Tensor, deep_mask: Tensor) -> tuple[Tensor, Tensor]:
+    def denoise_behaviors(
+        self, shallow: Tensor, mask: Tensor, deep: Tensor, deep_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Denoise the shallower behaviors under the target behavior, modality by modality (CDMD-B).  # Eq. 11-13
 
         Returns:
@@ -144,7 +146,9 @@ class M3BSR(Recommender):
         negatives = torch.randint(1, num_items + 1, (options.negatives,), device=target.device)
         ids, place = torch.unique(torch.cat([target, negatives]), return_inverse=True)
         rows = self.items(self.inputs, ids)
-        return sampled_cross_entropy(interest, rows, place[: len(target)], place[len(target) :], bias=self.items.bias[ids])
+        return sampled_cross_entropy(
+            interest, rows, place[: len(target)], place[len(target) :], bias=self.items.bias[ids]
+        )
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

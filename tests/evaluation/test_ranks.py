@@ -16,7 +16,9 @@ class Fixed(Recommender):
     """Scores from a table, user by item."""
 
     def __init__(self, table):
-        super().__init__(None, DatasetInfo(USERS, table.shape[1] - 1, ("click",), ItemContent(table.shape[1] - 1)))
+        super().__init__(
+            None, DatasetInfo(USERS, table.shape[1] - 1, ("click",), ItemContent(table.shape[1] - 1))
+        )
         self.table = table
 
     def score(self, batch, candidates):
@@ -31,7 +33,9 @@ def batches(count, size=16):
 
 def touched_by(lists):
     counts = [len(items) for items in lists]
-    return Touched(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), np.concatenate(lists).astype(np.int32))
+    return Touched(
+        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), np.concatenate(lists).astype(np.int32)
+    )
 
 
 @pytest.fixture
@@ -72,7 +76,9 @@ def test_constant_scorer_lands_on_chance_in_sampled_and_full_ranking():
     rng = np.random.default_rng(1)
     touched = touched_by([np.array([user % items + 1]) for user in range(users)])
     targets = np.arange(users) % items + 1
-    negatives = (targets[:, None] + rng.permuted(np.tile(np.arange(1, items), (users, 1)), axis=1)[:, :99] - 1) % items + 1
+    negatives = (
+        targets[:, None] + rng.permuted(np.tile(np.arange(1, items), (users, 1)), axis=1)[:, :99] - 1
+    ) % items + 1
     for chosen in (negatives.astype(np.int32), None):
         held = Held(np.arange(users), targets, chosen, touched, 5)
         model = Fixed(torch.zeros(users, items + 1))

@@ -75,7 +75,9 @@ def test_reverse_step_is_the_mean_of_the_gaussian_posterior():
     schedule = Schedule(Denoising())
     clean, noise = torch.randn(2, 50, 16).double()
     for step in range(1, 11):
-        beta, abar, before = (float(v) for v in (schedule.beta[step], schedule.abar[step], schedule.abar[step - 1]))
+        beta, abar, before = (
+            float(v) for v in (schedule.beta[step], schedule.abar[step], schedule.abar[step - 1])
+        )
         x = math.sqrt(abar) * clean + math.sqrt(1 - abar) * noise
         expected = (math.sqrt(before) * beta * clean + math.sqrt(1 - beta) * (1 - before) * x) / (1 - abar)
         torch.testing.assert_close(schedule.reverse(x, noise, step), expected, atol=1e-5, rtol=1e-5)
@@ -127,7 +129,13 @@ def test_inference_repeats_to_the_bit_and_ignores_batch_mates():
     whole = scores(model, data)
     assert torch.equal(whole, scores(model, data))
     for row in range(len(data)):
-        alone = scores(model, Batch(data.user[row : row + 1], *(x[row : row + 1] for x in (data.history, data.behavior, data.timestamp))))
+        alone = scores(
+            model,
+            Batch(
+                data.user[row : row + 1],
+                *(x[row : row + 1] for x in (data.history, data.behavior, data.timestamp)),
+            ),
+        )
         torch.testing.assert_close(alone[0], whole[row], atol=1e-6, rtol=1e-6)
 
 
@@ -141,7 +149,9 @@ def test_favors_reach_the_denoised_clicks():
         streams = model.denoise_modalities(model.streams(part), part)[0]
         places, mask = model._places(part, 1)
         deep_places, deep_mask = model._places(part, 2)
-        return model.denoise_behaviors(gather(streams, places), mask, gather(streams, deep_places), deep_mask)[0]
+        return model.denoise_behaviors(
+            gather(streams, places), mask, gather(streams, deep_places), deep_mask
+        )[0]
 
     before, after = denoised_clicks(data), denoised_clicks(changed)
     assert not torch.allclose(before[:, row], after[:, row])

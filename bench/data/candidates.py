@@ -1,0 +1,253 @@
+"""The items that a held-out item is ranked against: drawn once per data set and seed, stored, hashed.
+
+Negatives are items that the user touched under no behavior, without replacement. `popular99` draws them one
+after the other with probability proportional to the training counts of what is left; items never trained on
+come last.
+"""
+
+import hashlib
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data.schema import Touched
+from bench.errors import UserError
+
+Kind = Literal["uniform99", "popular99", "full"]
+NEGATIVES = 99
+CHUNK_USERS = 8192  # of one rejection round; part of the result, as the generator is read chunk by chunk
+PROPOSALS = 128  # per user and round
+ROUNDS = 16
+EXACT_CELLS = 2**22  # users x items weighed at once where rejection does not pay
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What every model of a table ranks."""
+
+    kind: Kind
+    seed: int
+    negatives: NDArray[np.int32] | None
+    """(S, 99) item ids, 0 where the user has fewer untouched items; None for `full`: every untouched item."""
+    hash: str
+    """SHA-256 (hex) over kind, seed, users, held-out items and negatives."""
+
+
+def draw(
+    kind: Kind,
+    seed: int,
+    users: NDArray[np.int64],
+    target_items: NDArray[np.int64],
+    touched: Touched,
+    counts: NDArray[np.int64],
+    num_items: int,
+) -> Candidates:
+    """Draw the candidates of one held-out part; the same arguments give the same candidates on every machine.
+
+    Args:
+        kind: 99 uniform, 99 by popularity, or the full catalog.
+        seed: of the draw; the users and held-out items are mixed in, so validation and test draw apart.
+        users: (S,) 0-based.
+        target_items: (S,) held-out item of each, 1..N.
+        touched: all items of each user, the held-out ones included.
+        counts: (N + 1,) training events of each item; read by `popular99` only.
+        num_items: N.
+
+    Raises:
+        UserError: a held-out item is not among the items its user touched.
+    """
+    if kind not in get_args(Kind):
+        raise UserError(f"candidates '{kind}': expected one of {', '.join(get_args(Kind))}")
+    if kind == "full":
+        digest = _hash(kind, seed, users, target_items, num_items, touched.offsets, touched.item)
+        return Candidates(kind, seed, None, digest)
+    owners = np.repeat(np.arange(len(touched.offsets) - 1), np.diff(touched.offsets))
+    keys = owners * (num_items + 1) + touched.item
+    _check_targets(users, target_items, keys, num_items)
+    entropy = hashlib.sha256(_bytes(users) + _bytes(target_items)).digest()
+    rng = np.random.default_rng([seed, get_args(Kind).index(kind), int.from_bytes(entropy[:16], "little")])
+    weights = np.ones(num_items + 1) if kind == "uniform99" else counts.astype(np.float64)
+    weights[0] = 0
+    negatives = np.zeros((len(users), NEGATIVES), np.int32)
+    urn = np.repeat(np.arange(num_items + 1, dtype=np.int32), weights.astype(np.int64))
+    easy = np.flatnonzero(~_crowded(weights, owners, touched)[users])
+    for start in range(0, len(easy), CHUNK_USERS):
+        rows = easy[start : start + CHUNK_USERS]
+        negatives[rows] = _by_rejection(rng, urn, users[rows], keys, num_items)
+    _complete(rng, negatives, weights, users, touched)
+    return Candidates(kind, seed, negatives, _hash(kind, seed, users, target_items, negatives))
+
+
+def stored(
+    folder: Path,
+    part: Literal["validation", "test"],
+    kind: Kind,
+    seed: int,
+    users: NDArray[np.int64],
+    target_items: NDArray[np.int64],
+    touched: Touched,
+    counts: NDArray[np.int64],
+    num_items: int,
+) -> Candidates:
+    """Find the candidates under `folder/candidates`, or draw them and leave them there if that can be.
+
+    The file's name holds a digest of all that the draw reads, so another split, history or preparation of the
+    data never finds it. The other arguments are those of `draw`.
+
+    Raises:
+        UserError: a stored file is damaged or was changed.
+    """
+    if kind == "full":
+        return draw(kind, seed, users, target_items, touched, counts, num_items)
+    popularity = counts if kind == "popular99" else 0
+    request = _hash(kind, seed, users, target_items, num_items, touched.offsets, touched.item, popularity)
+    path = folder / "candidates" / f"{part}-{kind}-{seed}-{request[:16]}.npz"
+    if path.is_file():
+        negatives, written = _read(path)
+        if _hash(kind, seed, users, target_items, negatives) != written:
+            raise UserError(
+                f"{path}: the negatives do not match their stored hash; delete the file, it is drawn again"
+            )
+        return Candidates(kind, seed, negatives, written)
+    fresh = draw(kind, seed, users, target_items, touched, counts, num_items)
+    _write(path, fresh)
+    return fresh
+
+
+def _crowded(weights: NDArray[np.float64], owners: NDArray[np.int64], touched: Touched) -> NDArray[np.bool_]:
+    """Return (U,) True for users who left few items, or little of the weight: rejection would stall."""
+    users, weight = len(touched.offsets) - 1, weights[touched.item]
+    left = (weights > 0).sum() - np.bincount(owners, weight > 0, users)
+    return (left <= 4 * NEGATIVES) | (np.bincount(owners, weight, users) > weights.sum() / 2)
+
+
+def _by_rejection(
+    rng: np.random.Generator,
+    urn: NDArray[np.int32],
+    users: NDArray[np.int64],
+    keys: NDArray[np.int64],
+    num_items: int,
+) -> NDArray[np.int32]:
+    """Return (R, 99) the first distinct untouched items of a stream of draws; rows not full end in zeros."""
+    picked = np.zeros((len(users), NEGATIVES), np.int32)
+    open_rows = np.arange(len(users))
+    for number in range(ROUNDS):
+        row = urn[rng.integers(0, len(urn), (len(open_rows), PROPOSALS))]
+        if number:
+            row = np.concatenate([picked[open_rows], row], axis=1)
+        good = _acceptable(row, users[open_rows], keys, num_items)
+        rank = np.cumsum(good, axis=1)
+        at, column = np.nonzero(good & (rank <= NEGATIVES))
+        picked[open_rows[at], rank[at, column] - 1] = row[at, column]
+        open_rows = open_rows[rank[:, -1] < NEGATIVES]
+        if not len(open_rows):
+            break
+    return picked
+
+
+def _acceptable(
+    row: NDArray[np.int32], users: NDArray[np.int64], keys: NDArray[np.int64], num_items: int
+) -> NDArray[np.bool_]:
+    """Return (R, W) True where an item is real, untouched by the row's user and new in its row."""
+    width = row.shape[1]
+    packed = np.sort(row * np.int64(width) + np.arange(width), axis=1)  # by item, then by place
+    item, place = np.divmod(packed, width)
+    fine = item > 0
+    fine[:, 1:] &= item[:, 1:] != item[:, :-1]
+    wanted = users[:, None] * (num_items + 1) + item  # ascending inside a row: quick to search
+    found = np.minimum(np.searchsorted(keys, wanted.ravel()), len(keys) - 1).reshape(wanted.shape)
+    good = np.zeros_like(fine)
+    np.put_along_axis(good, place, fine & (keys[found] != wanted), axis=1)
+    return good
+
+
+def _complete(
+    rng: np.random.Generator,
+    negatives: NDArray[np.int32],
+    weights: NDArray[np.float64],
+    users: NDArray[np.int64],
+    touched: Touched,
+) -> None:
+    """Fill, in place, the rows that are not full, exactly: by exponential races over all items that are left.
+
+    Of independent arrival times Exp(1) / weight, the first 99 are a draw one after the other without
+    replacement.
+    """
+    rows = np.flatnonzero(negatives[:, -1] == 0)
+    step = max(1, EXACT_CELLS // len(weights))
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        arrival = rng.standard_exponential((len(part), len(weights))) / np.where(weights > 0, weights, 1)
+        arrival[:, weights == 0] += 1e9  # after all items of some weight
+        arrival[:, 0] = np.inf
+        begins, sizes = touched.offsets[users[part]], np.diff(touched.offsets)[users[part]]
+        line = np.repeat(np.arange(len(part)), sizes)
+        inside = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        arrival[line, touched.item[np.repeat(begins, sizes) + inside]] = np.inf
+        np.put_along_axis(arrival, negatives[part].astype(np.int64), np.inf, axis=1)
+        fresh = _first(arrival)
+        have = (negatives[part] > 0).sum(1)
+        line, column = np.nonzero((fresh > 0) & (np.arange(fresh.shape[1]) < NEGATIVES - have[:, None]))
+        negatives[part[line], have[line] + column] = fresh[line, column]
+
+
+def _first(arrival: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return (R, <= 99) the items with the earliest arrivals in their order, 0 where nothing is left."""
+    size = min(NEGATIVES, arrival.shape[1])
+    early = np.argpartition(arrival, size - 1, axis=1)[:, :size]
+    times = np.take_along_axis(arrival, early, axis=1)
+    order = np.argsort(times, axis=1, kind="stable")
+    return np.take_along_axis(np.where(np.isfinite(times), early, 0), order, axis=1)
+
+
+def _check_targets(
+    users: NDArray[np.int64], target_items: NDArray[np.int64], keys: NDArray[np.int64], num_items: int
+) -> None:
+    missing = ~np.isin(users * (num_items + 1) + target_items, keys)
+    if missing.any():
+        row = int(np.flatnonzero(missing)[0])
+        raise UserError(
+            f"user {users[row]}: the held-out item {target_items[row]} is not among the items "
+            "that the user touched; prepare the data set again"
+        )
+
+
+def _hash(*values: Any) -> str:
+    """Return a SHA-256 over words, numbers and integer arrays; all arrays count as int64."""
+    digest = hashlib.sha256()
+    for value in values:
+        content = str(value).encode() if isinstance(value, str | int) else _bytes(value)
+        digest.update(f"{len(content)}:".encode() + content)
+    return digest.hexdigest()
+
+
+def _bytes(array: NDArray[np.integer]) -> bytes:
+    return np.ascontiguousarray(array, dtype="<i8").tobytes()
+
+
+def _read(path: Path) -> tuple[NDArray[np.int32], str]:
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return content["negatives"], str(content["hash"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path}: not a readable candidates file ({error}); delete the file, it is drawn again"
+        ) from error
+
+
+def _write(path: Path, candidates: Candidates) -> None:
+    """Store under a temporary name, then rename; a folder that cannot be written costs only the next draw."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    content: dict[str, Any] = {"negatives": candidates.negatives, "hash": np.array(candidates.hash)}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            np.savez(file, **content)
+        partial.replace(path)
+    except OSError:
+        return
