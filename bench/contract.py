@@ -1,0 +1,237 @@
+"""What every model must do: checks on one model class, used by the tests and by `bench test`.
+
+A check raises AssertionError with a line that says what is wrong. They run on the log of `bench.example`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.data.batches import TrainingBatches, training_events
+from bench.example import (
+    ITEMS,
+    TARGET,
+    example_batch,
+    example_candidates,
+    example_info,
+    example_log,
+    example_split,
+)
+from bench.interface import Batch, Recommender, Stage
+from bench.training.loop import make_optimizer, train_step
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model class and the options under which it is checked."""
+
+    kind: type[Recommender]
+    config: Any
+    """An instance of `kind.Config`."""
+
+    def build(self, seed: int = 0) -> Recommender:
+        """Return the model, built and prepared as for a run, in training mode."""
+        torch.manual_seed(seed)
+        model = self.kind(self.config, example_info())
+        model.start_epoch(0, training_events(example_log(), example_split(), ITEMS))
+        return model
+
+
+def training_batches(stage: Stage, epoch: int, users: int | None = None) -> Iterator[Batch]:
+    """Yield the batches of one epoch of a stage, of the last `users` users alone where given."""
+    parts = example_split()
+    ends = parts.train_end.copy()
+    if users is not None:
+        ends[:-users] = example_log().offsets[: -users - 1]
+    parts = replace(parts, train_end=ends)
+    source = TrainingBatches(example_log(), parts, stage.view, ITEMS, TARGET, "same_timestamp", 0)
+    return source.epoch(epoch, min(stage.batch_size, 64))
+
+
+@torch.no_grad()
+def scores(model: Recommender, batch: Batch, candidates: Tensor) -> Tensor:
+    """Return the model's scores in eval mode."""
+    return model.eval().score(batch, candidates)
+
+
+def check_scores_have_one_finite_number_per_candidate(subject: Subject) -> None:
+    """`score` returns (B, C) floats, finite, also for a history without events."""
+    batch = example_batch()
+    found = scores(subject.build(), batch, example_candidates(batch))
+    assert found.shape == (len(batch), 12), (
+        f"score returned {tuple(found.shape)}, expected {(len(batch), 12)}"
+    )
+    assert found.is_floating_point(), f"score returned {found.dtype}, expected floats"
+    assert torch.isfinite(found[:-1]).all(), "a score is NaN or infinite"
+    assert torch.isfinite(found[-1]).all(), "a score of a history without events is NaN or infinite"
+
+
+def check_order_of_candidates_permutes_scores(subject: Subject) -> None:
+    """A candidate's score does not depend on its place."""
+    model, batch = subject.build(), example_batch()
+    candidates = example_candidates(batch)
+    _same(
+        scores(model, batch, candidates.flip(1)).flip(1), scores(model, batch, candidates), "candidate order"
+    )
+
+
+def check_padding_does_not_change_scores(subject: Subject) -> None:
+    """Three more columns of padding change nothing."""
+    model, batch = subject.build(), example_batch()
+    candidates = example_candidates(batch)
+    wider = {
+        n: torch.nn.functional.pad(getattr(batch, n), (3, 0)) for n in ("history", "behavior", "timestamp")
+    }
+    _same(
+        scores(model, replace(batch, **wider), candidates), scores(model, batch, candidates), "more padding"
+    )
+
+
+def check_batch_mates_do_not_change_scores(subject: Subject) -> None:
+    """A user alone, and the batch in reverse order, give the same scores as the batch."""
+    model, batch = subject.build(), example_batch()
+    candidates = example_candidates(batch)
+    expected = scores(model, batch, candidates)
+    backwards = torch.arange(len(batch) - 1, -1, -1)
+    _same(
+        scores(model, batch.rows(backwards), candidates[backwards]).flip(0),
+        expected,
+        "the order of the batch",
+    )
+    for row in range(len(batch)):
+        one = slice(row, row + 1)
+        _same(scores(model, batch.rows(one), candidates[one]), expected[one], "the other users of the batch")
+
+
+def check_shared_candidates_score_as_own_ones(subject: Subject) -> None:
+    """`score_encoded` with (C,) candidates for all users equals `score` with (B, C)."""
+    model, batch = subject.build().eval(), example_batch()
+    tile = torch.arange(1, ITEMS + 1)
+    with torch.no_grad():
+        found = model.score_encoded(model.encode(batch), tile, model.encode_items())
+    assert found.shape == (len(batch), ITEMS), (
+        f"score_encoded gave {tuple(found.shape)} for {ITEMS} shared candidates"
+    )
+    _same(found, scores(model, batch, tile.repeat(len(batch), 1)), "sharing the candidates")
+
+
+def check_eval_is_deterministic(subject: Subject) -> None:
+    """Scores do not depend on the state of the random generator."""
+    model, batch = subject.build(), example_batch()
+    candidates = example_candidates(batch)
+    first = scores(model, batch, candidates)
+    torch.manual_seed(99)
+    _same(scores(model, batch, candidates), first, "another state of the random generator")
+
+
+def check_state_dict_holds_the_whole_model(subject: Subject) -> None:
+    """A model of another seed gives the same scores once it has the weights."""
+    model, batch = subject.build(), example_batch()
+    for stage in model.stages():
+        _step(model, stage)
+    copy = subject.build(seed=1)
+    copy.load_state_dict(model.state_dict())
+    candidates = example_candidates(batch)
+    _same(
+        scores(copy, batch, candidates), scores(model, batch, candidates), "loading the state dict elsewhere"
+    )
+
+
+def check_same_seed_gives_same_loss(subject: Subject) -> None:
+    """Two models of one seed have one loss."""
+    first, second = (_losses(subject.build(), 5) for _ in range(2))
+    assert first == second, f"losses {first} and {second} under one seed; use torch's global generator alone"
+
+
+def check_loss_moves_every_parameter(subject: Subject) -> None:
+    """Loss and gradients are finite, and every parameter that wants a gradient gets one in some step."""
+    model = subject.build()
+    moved: set[str] = set()
+    wanted: set[str] = set()
+    for stage in model.stages():
+        optimizer = make_optimizer(model, stage)
+        for epoch in range(3):
+            model.train().start_epoch(epoch, training_events(example_log(), example_split(), ITEMS))
+            for batch in training_batches(stage, epoch):
+                terms = train_step(model, batch, replace(stage, warmup_steps=0), optimizer)
+                assert np.isfinite(list(terms.values())).all(), f"stage {stage.name}: loss terms {terms}"
+                wanted |= {name for name, p in model.named_parameters() if p.requires_grad}
+                moved |= _with_gradient(model, stage.name)
+    assert not wanted - moved, f"no gradient in any step: {', '.join(sorted(wanted - moved))}"
+
+
+def check_loss_falls_when_fitting_eight_users(subject: Subject) -> None:
+    """Forty epochs over eight users lower the loss of every stage by a tenth or more."""
+    model = subject.build()
+    for stage in model.stages():
+        quick = replace(stage, learning_rate=max(stage.learning_rate, 3e-3), warmup_steps=0)
+        optimizer = make_optimizer(model, quick)
+        values = [_epoch_loss(model, quick, optimizer, epoch) for epoch in range(40)]
+        before, after = np.mean(values[:2]), np.mean(values[-4:])
+        assert after < before - 0.1 * abs(before), (
+            f"stage {stage.name}: loss {before:.4f} -> {after:.4f} in 40 epochs"
+        )
+
+
+CHECKS: tuple[Callable[[Subject], None], ...] = (
+    check_scores_have_one_finite_number_per_candidate,
+    check_order_of_candidates_permutes_scores,
+    check_padding_does_not_change_scores,
+    check_batch_mates_do_not_change_scores,
+    check_shared_candidates_score_as_own_ones,
+    check_eval_is_deterministic,
+    check_state_dict_holds_the_whole_model,
+    check_same_seed_gives_same_loss,
+    check_loss_moves_every_parameter,
+    check_loss_falls_when_fitting_eight_users,
+)
+
+
+def run_checks(subject: Subject) -> Iterator[tuple[str, str]]:
+    """Yield (name of the check, what is wrong; empty where it holds), all checks, also after a failure."""
+    for check in CHECKS:
+        name = check.__name__.removeprefix("check_").replace("_", " ")
+        try:
+            check(subject)
+            yield name, ""
+        except Exception as error:  # a check must not hide the ones after it
+            yield name, f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _same(found: Tensor, expected: Tensor, change: str) -> None:
+    gap = float((found - expected).abs().max())
+    close = torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert close, f"{change} changes scores by up to {gap:.2e}"
+
+
+def _step(model: Recommender, stage: Stage) -> None:
+    """Take one optimizer step of a stage."""
+    optimizer = make_optimizer(model.train(), stage)
+    train_step(model, next(training_batches(stage, 0)), replace(stage, warmup_steps=0), optimizer)
+
+
+def _losses(model: Recommender, seed: int) -> list[float]:
+    """Return the loss of the first batch of every stage."""
+    torch.manual_seed(seed)
+    return [model.train().loss(next(training_batches(stage, 0)))["loss"].item() for stage in model.stages()]
+
+
+def _with_gradient(model: Recommender, stage: str) -> set[str]:
+    """Return the parameters with a gradient other than zero."""
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    for name, gradient in gradients.items():
+        assert torch.isfinite(gradient).all(), f"stage {stage}: gradient of {name} is NaN or infinite"
+    return {name for name, gradient in gradients.items() if bool(gradient.any())}
+
+
+def _epoch_loss(model: Recommender, stage: Stage, optimizer: torch.optim.Optimizer, epoch: int) -> float:
+    """Train for one epoch on eight users and return the mean loss of its steps."""
+    model.train().start_epoch(epoch, training_events(example_log(), example_split(), ITEMS))
+    steps = [
+        train_step(model, batch, stage, optimizer)["loss"] for batch in training_batches(stage, epoch, 8)
+    ]
+    return float(np.mean(steps))

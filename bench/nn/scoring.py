@@ -1,0 +1,23 @@
+"""Scores of candidates by dot product."""
+
+import torch
+from torch import Tensor
+
+
+def dot_scores(hidden: Tensor, table: Tensor, candidates: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return the dot products of users and candidate items.
+
+    Args:
+        hidden: (B, D) float.
+        table: (N + 1, D) item vectors, or more rows.
+        candidates: (B, C) int64, or (C,) int64 shared by all users.
+        bias: (N + 1,) added to the scores.
+
+    Returns:
+        (B, C) float scores.
+    """
+    if candidates.dim() == 1:
+        scores = hidden @ table[candidates].T  # (B, C)
+    else:
+        scores = torch.einsum("bd,bcd->bc", hidden, table[candidates])
+    return scores if bias is None else scores + bias[candidates]
