@@ -1,8 +1,7 @@
 """All that a model may know: the batch, the views it trains on, its stages, and `Recommender`.
-
-A new model is one file in `models/` or `baselines/` (or any file given by path) with a `Card`, a frozen dataclass of
-options and a subclass of `Recommender`. It sees its own options, the item content and its batches; no file, device,
-seed, or option of the run.
+ A new model is one file in `models/` or `baselines/` (or any file given by path) with a `Card`, a frozen
+dataclass of options and a subclass of `Recommender`. It sees its own options, the item content and its
+batches; no file, device, seed, or option of the run.
 
 Shape letters used everywhere: B users in the batch, L history length, C candidates, N items, D hidden size, M
 modalities, A behaviors, H heads, K cut-off.
@@ -21,8 +20,8 @@ from bench.cards import Card
 from bench.data.schema import ItemContent
 
 __all__ = [
-    "Batch", "Card", "Causal", "Cloze", "DatasetInfo", "Impressions", "ItemContent", "Next", "Pairs", "Recommender",
-    "Stage", "TrainingEvents", "View",
+    "Batch", "Card", "Causal", "Cloze", "DatasetInfo", "Impressions", "ItemContent", "Next", "Pairs",
+    "Recommender", "Stage", "TrainingEvents", "View",
 ]  # fmt: skip
 
 
@@ -42,7 +41,9 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class TrainingEvents:
-    """The training part of the log, flat, for graph building and statistics. Holds no validation or test event."""
+    """The training part of the log, flat, for graph building and statistics. Holds no validation or test
+    event.
+    """
 
     user: NDArray[np.int64]
     """(E,) 0..U-1, ascending; inside a user in time order."""
@@ -65,8 +66,8 @@ class TrainingEvents:
 class Batch:
     """Tensors of one step. Padding is on the left: the newest event stands at position L-1.
 
-    Which optional fields are set depends on the view; an evaluation batch has `user`, `history`, `behavior` and
-    `timestamp` only.
+    Which optional fields are set depends on the view; an evaluation batch has `user`, `history`, `behavior`
+    and `timestamp` only.
     """
 
     user: Tensor
@@ -102,8 +103,8 @@ class Batch:
         """Return the events of some behaviors alone, left-padded to the longest in the batch.
 
         Returns:
-            items (B, Lb) int64, 0 where padded, and positions (B, Lb) int64, the place of each event in `history`
-            (0 where padded). Lb is 0 when nobody has such an event.
+            items (B, Lb) int64, 0 where padded, and positions (B, Lb) int64, the place of each event in
+            `history` (0 where padded). Lb is 0 when nobody has such an event.
         """
         kept = torch.isin(self.behavior, torch.tensor(behaviors, device=self.behavior.device)) & self.mask
         order = torch.argsort(
@@ -127,13 +128,15 @@ class Batch:
         return replace(part, **{n: getattr(part, n)[:, cut:] for n in names if getattr(part, n) is not None})
 
     def _map(self, change: Any) -> "Batch":
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{name: None if value is None else change(value) for name, value in values.items()})
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: change(value) for name, value in values.items() if value is not None})
 
 
 @dataclass(frozen=True)
 class Causal:
-    """Every position predicts the next event of the user's training part; windows of `max_history` cover all of it."""
+    """Every position predicts the next event of the user's training part; windows of `max_history` cover all
+    of it.
+    """
 
     max_history: int = 50
 
@@ -148,7 +151,8 @@ class Cloze:
     max_masked: int = 20
     """Upper bound of masked positions in one sequence."""
     last_share: float = 0.1
-    """Share of instances (fraction of the epoch) that mask only the last event, cut at a target-behavior event."""
+    """Share of instances (fraction of the epoch) that mask only the last event, cut at a target-behavior
+    event."""
     copies: int = 1
     """Masked copies of each sequence in one epoch."""
 
@@ -159,14 +163,17 @@ class Next:
 
     max_history: int = 50
     targets: Literal["target", "all", "last"] = "target"
-    """Events to predict: those of the target behavior, all events, or the user's last target-behavior event only."""
+    """Events to predict: those of the target behavior, all events, or the user's last target-behavior event
+    only."""
     max_targets_per_user: int | None = 10
     """Targets drawn per user and epoch; None takes all."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """User-item pairs of the training part with their behavior, and untouched negatives (graph and factor models)."""
+    """User-item pairs of the training part with their behavior, and untouched negatives (graph and factor
+    models).
+    """
 
     behaviors: tuple[int, ...] | None = None
     """Behavior ids taken as positives; None takes all."""
@@ -219,9 +226,9 @@ class Stage:
 class Recommender(nn.Module):
     """The model interface.
 
-    A subclass defines `Config` (a frozen dataclass with a doc line under each field), `loss`, `stages`, and either
-    `score` or the pair `encode` + `score_encoded`. The pair lets the evaluator encode a user once and rank whole
-    catalogs; a model that must see the candidate while encoding (DIN) defines `score`.
+    A subclass defines `Config` (a frozen dataclass with a doc line under each field), `loss`, `stages`, and
+    either `score` or the pair `encode` + `score_encoded`. The pair lets the evaluator encode a user once and
+    rank whole catalogs; a model that must see the candidate while encoding (DIN) defines `score`.
     """
 
     Config: ClassVar[type]
@@ -249,10 +256,14 @@ class Recommender(nn.Module):
         raise TypeError(f"{type(self).__name__} has stages but no loss")
 
     def start_epoch(self, epoch: int, events: TrainingEvents) -> None:
-        """Prepare an epoch: build graphs, count items. Called with epoch 0 before the first batch, also without stages."""
+        """Prepare an epoch: build graphs, count items. Called with epoch 0 before the first batch, also
+        without stages.
+        """
 
     def encode(self, batch: Batch) -> Any:
-        """Return the users' representation, in any form that `score_encoded` reads; default: the batch itself."""
+        """Return the users' representation, in any form that `score_encoded` reads; default: the batch
+        itself.
+        """
         return batch
 
     def encode_items(self) -> Any:

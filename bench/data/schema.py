@@ -1,8 +1,7 @@
 """The data contract: events, item content, a prepared data set, and its form on disk.
-
-A prepared folder holds `events.parquet`, `users.parquet`, `items.parquet`, `touched.parquet`, one memory-mapped
-`feature_<modality>.npy` per modality and, written last, `dataset.json`. A folder without `dataset.json` is not a
-prepared data set, so an interrupted preparation never looks complete.
+ A prepared folder holds `events.parquet`, `users.parquet`, `items.parquet`, `touched.parquet`, one
+memory-mapped `feature_<modality>.npy` per modality and, written last, `dataset.json`. A folder without
+`dataset.json` is not a prepared data set, so an interrupted preparation never looks complete.
 
 This file imports nothing of the project but its error class.
 """
@@ -36,16 +35,20 @@ class RawFeatures:
 
 @dataclass(frozen=True)
 class RawData:
-    """What a reader in `datasets/` returns: the publisher's files in the project's words, nothing filtered yet."""
+    """What a reader in `datasets/` returns: the publisher's files in the project's words, nothing filtered
+    yet.
+    """
 
     events: pl.DataFrame
-    """Columns user, item (string or int64), behavior (string, one of `behaviors`), timestamp (int64); row order = file order."""
+    """Columns user, item (string or int64), behavior (string, one of `behaviors`), timestamp (int64); row
+    order = file order."""
     behaviors: tuple[str, ...]
     """Shallow -> deep; the last one is the target behavior."""
     mapping: str
     """How raw behaviors became these, in words that go under every table."""
     items: pl.DataFrame | None = None
-    """Column item (same type as in `events`), and where known title (string), image (path as string), attributes."""
+    """Column item (same type as in `events`), and where known title (string), image (path as string),
+    attributes."""
     attributes: tuple[str, ...] = ()
     """Names of the categorical columns of `items`: brand, seller, category."""
     features: Mapping[str, RawFeatures] = field(default_factory=dict)
@@ -53,7 +56,8 @@ class RawData:
     simulated: bool = False
     """True for generated data; every table then says so."""
     truth: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    """Planted quantities of generated data, row order = `items`; kept beside the data set, never shown to a model."""
+    """Planted quantities of generated data, row order = `items`; kept beside the data set, never shown to a
+    model."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,9 @@ class Interactions:
 
 @dataclass(frozen=True)
 class Touched:
-    """The distinct items of each user under any behavior, before any truncation: what a negative must not be."""
+    """The distinct items of each user under any behavior, before any truncation: what a negative must not
+    be.
+    """
 
     offsets: NDArray[np.int64]
     """(U + 1,)."""

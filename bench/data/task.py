@@ -71,7 +71,9 @@ def open_task(dataset: Dataset, protocol: ProtocolOptions) -> Task:
 
 
 def _targets_only(events: Interactions, parts: Split, target: int) -> tuple[Interactions, Split]:
-    """Return the target behavior's events alone and the same split among them: held-out events and candidates stay."""
+    """Return the target behavior's events alone and the same split among them: held-out events and candidates
+    stay.
+    """
     before = np.concatenate([[0], np.cumsum(events.behavior == target)])  # target events before each event
     moved = Split(parts.rule, before[parts.train_end], before[parts.validation], before[parts.test])
     return restrict(events, target), moved

@@ -40,7 +40,8 @@ def chance(sizes: NDArray[np.integer], k: int) -> dict[str, float]:
     """Return the expected HR@k and NDCG@k of a scorer that knows nothing.
 
     Args:
-        sizes: (S,) number of candidates of each user, the held-out item included; its rank is then uniform on 1..size.
+        sizes: (S,) number of candidates of each user, the held-out item included; its rank is then uniform on
+            1..size.
         k: cut-off.
     """
     counts = np.bincount(sizes)

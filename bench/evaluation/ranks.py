@@ -1,7 +1,6 @@
 """Rank every held-out item among its candidates: a user is encoded once, ranks come from counting.
-
-Rank = 1 + number of negatives scored higher + a seeded uniform draw over the number tied. The draws are stratified over
-the users, so a scorer that gives everything the same score lands on the chance level.
+ Rank = 1 + number of negatives scored higher + a seeded uniform draw over the number tied. The draws are
+stratified over the users, so a scorer that gives everything the same score lands on the chance level.
 """
 
 from collections.abc import Iterable
@@ -82,9 +81,8 @@ def rank(
             higher, tied = _count_sampled(model, encoded, items, target, negatives)
         if bool(higher.lt(0).any()):
             user = held.users[rows[int(higher.lt(0).nonzero()[0])]]
-            raise UserError(
-                f"{where or type(model).__name__}: a score of user {user} is NaN or infinite; lower the learning rate"
-            )
+            name = where or type(model).__name__
+            raise UserError(f"{name}: a score of user {user} is NaN or infinite; lower the learning rate")
         draw = np.floor(ties[rows] * (tied.cpu().numpy() + 1)).astype(np.int32)
         ranks[rows] = 1 + higher.cpu().numpy() + draw
     return ranks
@@ -107,8 +105,8 @@ def _count_full(
 ) -> tuple[Tensor, Tensor]:
     """Count over the whole catalog in tiles of `TILE_BYTES`.
 
-    The target's score is read from the tile that holds it, so that equal items tie to the bit; tiles are scored a second
-    time unless one tile holds the catalog.
+    The target's score is read from the tile that holds it, so that equal items tie to the bit; tiles are
+    scored a second time unless one tile holds the catalog.
 
     Args:
         model: scores tiles of shared candidates.

@@ -26,8 +26,8 @@ def paired_test(
 ) -> PairedTest:
     """Test whether two models differ on the same users: sign-flip randomisation test (Fisher), two-sided.
 
-    Under the null hypothesis the sign of each user's difference is a fair coin. The p-value counts the observed
-    arrangement among the draws, so it is never 0: its floor is 1 / (draws + 1).
+    Under the null hypothesis the sign of each user's difference is a fair coin. The p-value counts the
+    observed arrangement among the draws, so it is never 0: its floor is 1 / (draws + 1).
 
     Args:
         a: (S,) per-user values of the first model.

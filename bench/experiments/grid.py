@@ -1,19 +1,22 @@
-"""Many cells: those found in the store are not run again, the others run one after another or side by side."""
+"""Many cells: those found in the store are not run again, the others run one after another or side by
+side.
+"""
 
 import multiprocessing
+import os
+import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from bench.config import ProtocolOptions, TrainingOptions
 from bench.data import library
 from bench.data.schema import load
 from bench.data.task import Task, open_task
+from bench.experiments.progress import PAUSE, Display, Note, Teller
 from bench.experiments.store import Cell, Record, Store
 from bench.registry import Entry
 
@@ -76,10 +79,15 @@ def run_grid(
     ]
     if not quiet and found:
         print(f"{len(found)} of {len(cells)} cells found in {store.root}", file=sys.stderr)
-    for number, record in enumerate(_run(missing, task, store, jobs, fresh, quiet), 1):
-        found[record.key] = record
-        if not quiet:
-            _tell(record, number, len(missing))
+    for order in missing if fresh else []:
+        store.checkpoint_path(order.cell.key).unlink(missing_ok=True)
+    if missing and quiet:
+        found |= {record.key: record for record in _run(missing, jobs, lambda note: None)}
+    elif missing:
+        with Display(len(missing)) as display:
+            for record in _run(missing, jobs, display.show):
+                found[record.key] = record
+                display.finish(title(record.label, record.cell["seed"]), record)
     return [found[cell.key] for cell, _ in cells]
 
 
@@ -101,50 +109,46 @@ def make_cell(
     )
 
 
-def _run(
-    missing: list[Order], task: Task, store: Store, jobs: int, fresh: bool, quiet: bool
-) -> Iterator[Record]:
-    if fresh:
-        for order in missing:
-            store.checkpoint_path(order.cell.key).unlink(missing_ok=True)
-    if jobs > 1 and len(missing) > 1:
-        yield from _side_by_side(missing, jobs)
+def title(label: str, seed: int) -> str:
+    """Return what a cell is called on the screen."""
+    return f"{label} seed {seed}"
+
+
+def _run(missing: list[Order], jobs: int, send: Callable[[Note], None]) -> Iterator[Record]:
+    """Run cells here, or in processes of their own where several go side by side."""
+    if jobs == 1 or len(missing) == 1:
+        yield from (run_order(order, send) for order in missing)
         return
-    for order in missing:
-        from bench.experiments.run import (
-            run_cell,
-        )  # torch takes two seconds to import, and a finished table needs none
-
-        yield run_cell(order.cell, order.entry, task, order.training, store, quiet)
-
-
-def _side_by_side(missing: list[Order], jobs: int) -> Iterator[Record]:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=min(jobs, len(missing)), mp_context=context) as pool:
-        for future in as_completed([pool.submit(run_order, order) for order in missing]):
-            yield future.result()
+    with context.Manager() as manager, ProcessPoolExecutor(min(jobs, len(missing)), context) as pool:
+        notes = manager.Queue()
+        waiting = {pool.submit(run_order, order, notes.put) for order in missing}
+        while waiting:
+            done, waiting = wait(waiting, timeout=PAUSE, return_when=FIRST_COMPLETED)
+            while not notes.empty():
+                send(notes.get())
+            yield from (future.result() for future in done)
 
 
-def run_order(order: Order) -> Record:
-    """Run a cell in a process of its own."""
+def run_order(order: Order, send: Callable[[Note], None]) -> Record:
+    """Run a cell with its share of the cores. Torch is imported here: a finished table needs none of it."""
     from bench.experiments.run import run_cell
     from bench.training.device import limit_threads
 
     limit_threads(order.jobs)
     task = open_task(load(order.folder), order.cell.protocol)
-    return run_cell(order.cell, order.entry, task, order.training, Store(order.results), quiet=True)
+    watcher = Teller(title(order.entry.card.label, order.cell.seed), send)
+    return run_cell(order.cell, order.entry, task, order.training, Store(order.results), watcher)
 
 
-def _tell(record: Record, number: int, of: int) -> None:
-    """Print one line for a finished cell."""
-    seed = record.cell["seed"]
-    if record.status == "failed":
-        text = f"[red]failed[/red]: {record.reason}"
-    else:
-        best = max((entry["NDCG@10"] for entry in record.curves), default=None)
-        value = "" if best is None else f"validation NDCG@10 {best:.4f}, "
-        text = f"{value}{record.epochs} epochs, {record.train_seconds:.0f} s, {record.samples_per_second:,.0f} samples/s"
-        text += f", {record.targets_per_second:,.0f} targets/s, {record.score_users_per_second:,.0f} users/s scored"
-    Console(stderr=True, highlight=False).print(
-        f"[{number}/{of}] {record.label} seed {seed}: {text}", soft_wrap=True
-    )
+def default_jobs(device: str) -> int:
+    """Return how many cells go side by side unless told: on a CPU one a core up to four, else one.
+
+    Small models gain little from a second thread, so a core of its own finishes more cells in the same time.
+    """
+    return min(os.cpu_count() or 1, 4) if device == "cpu" or (device == "auto" and not _has_gpu()) else 1
+
+
+def _has_gpu() -> bool:
+    """Return whether a CUDA device is there, without importing torch."""
+    return shutil.which("nvidia-smi") is not None or Path("/dev/nvidia0").exists()

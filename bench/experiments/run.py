@@ -27,7 +27,7 @@ from bench.training.checkpoint import Checkpoint
 from bench.training.data import HeldPart, TrainingData, held_part, training_data
 from bench.training.device import name_of, peak_memory_mb, pick, reset_peak_memory
 from bench.training.loop import Fit, FitOptions, fit
-from bench.training.progress import Bar, Silent
+from bench.training.watcher import Watcher
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Outcome:
 
 
 def run_cell(
-    cell: Cell, entry: Entry, task: Task, training: TrainingOptions, store: Store, quiet: bool
+    cell: Cell, entry: Entry, task: Task, training: TrainingOptions, store: Store, watcher: Watcher
 ) -> Record:
     """Run one cell and store its record, failed or done; a failure is a record, never a lost table.
 
@@ -53,10 +53,10 @@ def run_cell(
         task: data set, split and candidates.
         training: limits and device.
         store: where the record goes; its checkpoint is found here again after an interruption.
-        quiet: shows no progress.
+        watcher: is told how training goes.
     """
     try:
-        record = _finished(cell, entry, task, *_run(cell, entry, task, training, store, quiet))
+        record = _finished(cell, entry, task, *_run(cell, entry, task, training, store, watcher))
         store.write(record)
         store.checkpoint_path(cell.key).unlink(missing_ok=True)
     except (
@@ -75,23 +75,18 @@ def run_cell(
 
 
 def _run(
-    cell: Cell, entry: Entry, task: Task, training: TrainingOptions, store: Store, quiet: bool
+    cell: Cell, entry: Entry, task: Task, training: TrainingOptions, store: Store, watcher: Watcher
 ) -> tuple[Outcome, torch.device]:
     kind = entry.load()
-    config = build_options(kind.Config, cell.options, f"model {cell.model}")
+    config: Any = build_options(kind.Config, cell.options, f"model {cell.model}")
     device = pick(training.device)
     checkpoint = Checkpoint(store.checkpoint_path(cell.key), cell.key)
-    title = f"{entry.card.label} seed {cell.seed}"
     data = training_data(task)
     torch.manual_seed(cell.seed)
     reset_peak_memory(device)
     model = kind(config, data.info).to(device)
     options = FitOptions(cell.seed, cell.epochs, cell.max_minutes, training.evaluation_batch)
-    if quiet:
-        result = fit(model, data, device, options, Silent(), checkpoint)
-    else:
-        with Bar(title) as bar:
-            result = fit(model, data, device, options, bar, checkpoint)
+    result = fit(model, data, device, options, watcher, checkpoint)
     return _test(model, result, data, task, device, training.evaluation_batch), device
 
 
@@ -173,7 +168,9 @@ def _failed(cell: Cell, entry: Entry, task: Task, error: Exception) -> Record:
 
 
 def dataset_facts(task: Task) -> dict[str, Any]:
-    """Return what stands under a table: sizes, mapping, encoders, coverage, share of targets in the history."""
+    """Return what stands under a table: sizes, mapping, encoders, coverage, share of targets in the
+    history.
+    """
     dataset, events = task.dataset, task.interactions
     shown = target_in_history(
         events,

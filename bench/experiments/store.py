@@ -152,8 +152,8 @@ class Store:
     def write(self, record: Record) -> None:
         """Store a record in place of an earlier one of its key.
 
-        Each file is written beside its place and renamed, ranks first and `record.json` last, so an interrupted
-        write never looks like a record, and two processes that finish the same cell do not disturb each other.
+        Each file is written beside its place and renamed, ranks first and `record.json` last: an interrupted
+        write never looks like a record, and two processes that finish one cell do not disturb each other.
         """
         record.finished_at = datetime.now(UTC).isoformat(timespec="microseconds")
         folder = self._folder(record)

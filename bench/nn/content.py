@@ -26,10 +26,11 @@ class Content(Protocol):
 
 
 class FeatureTable(nn.Module):
-    """One modality of the items, projected: Linear + LayerNorm, absent items replaced by a learned vector before the norm.
+    """One modality of the items, projected: Linear + LayerNorm, absent items replaced by a learned vector
+    before the norm.
 
-    Absent is not zero: the mask `present` decides, never the values. Features are kept in their stored precision and are
-    not part of the state dict unless trainable.
+    Absent is not zero: the mask `present` decides, never the values. Features are kept in their stored
+    precision and are not part of the state dict unless trainable.
 
     Args:
         content: has `num_items`, `features` and `present` by modality.

@@ -1,4 +1,6 @@
-"""Interrupted training goes on where it stopped, to the bit: weights, optimizer, generators, curves, clock."""
+"""Interrupted training goes on where it stopped, to the bit: weights, optimizer, generators, curves,
+clock.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,6 @@
 """What training may see: the training part and the validation part, cut out physically.
-
-`TrainingData` is built from events that end at each user's validation item, so neither the loop, a model nor a tuning
-objective can reach a test event, whatever it does.
+ `TrainingData` is built from events that end at each user's validation item, so neither the loop, a model nor
+a tuning objective can reach a test event, whatever it does.
 """
 
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from bench.data.batches import TrainingBatches, evaluation_batches, training_events
 from bench.data.candidates import Candidates
+from bench.data.histories import DropTargetClick
 from bench.data.schema import Dataset, Interactions
 from bench.data.split import Split
 from bench.data.task import Task
@@ -28,7 +28,7 @@ class HeldPart:
     """(S,) event indices, ascending."""
     held: Held
     target_behavior: int
-    drop_target_click: str
+    drop_target_click: DropTargetClick
 
     def batches(self, max_history: int, batch_size: int) -> Iterator[tuple[NDArray[np.int64], Batch]]:
         """Yield (rows, batch): histories before each held-out event, without the event itself."""
@@ -38,7 +38,7 @@ class HeldPart:
             max_history=max_history,
             batch_size=batch_size,
             target_behavior=self.target_behavior,
-            drop_target_click=self.drop_target_click,  # type: ignore[arg-type]
+            drop_target_click=self.drop_target_click,
         )
 
 
@@ -54,10 +54,8 @@ class TrainingData:
 
     def batches(self, view: View, seed: int) -> TrainingBatches:
         """Return the batches of a view over the training part."""
-        part = self.validation
-        return TrainingBatches(
-            self.interactions, self.split, view, self.info.num_items, part.target_behavior, part.drop_target_click, seed  # type: ignore[arg-type]
-        )  # fmt: skip
+        target, rule = self.validation.target_behavior, self.validation.drop_target_click
+        return TrainingBatches(self.interactions, self.split, view, self.info.num_items, target, rule, seed)
 
 
 def training_data(task: Task) -> TrainingData:

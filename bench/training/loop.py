@@ -1,7 +1,8 @@
-"""The one training loop: stages, early stopping on validation NDCG@10, best weights kept, a time limit, resumption."""
+"""The one training loop: stages, early stopping on validation NDCG@10, best weights kept, a time limit,
+resumption.
+"""
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from bench.evaluation.ranks import rank
 from bench.interface import Batch, Recommender, Stage
 from bench.training.checkpoint import Checkpoint, snapshot
 from bench.training.data import TrainingData
-from bench.training.progress import Silent, Watcher
+from bench.training.watcher import Silent, Watcher
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,9 @@ def fit(
             if waited >= stage.patience:
                 result.stopped = "patience"
                 break
-            checkpoint.save({"stage": index, "epoch": epoch + 1, "fit": result, "weights": snapshot(model), "kept": kept,
-                             "optimizer": optimizer.state_dict(), "waited": waited, "limit": limit})  # fmt: skip
+            place = {"stage": index, "epoch": epoch + 1, "waited": waited, "limit": limit, "fit": result}
+            tensors = {"weights": snapshot(model), "kept": kept, "optimizer": optimizer.state_dict()}
+            checkpoint.save({**place, **tensors})
         model.load_state_dict(kept)
     model.eval()
     return result
@@ -145,7 +147,9 @@ def train_epoch(
     watcher: Watcher,
     result: Fit,
 ) -> dict[str, float]:
-    """Run one epoch, or as much of it as the deadline (seconds of the monotonic clock) allows; return mean loss terms."""
+    """Run one epoch, or as much of it as the deadline (seconds of the monotonic clock) allows; return mean
+    loss terms.
+    """
     model.train()
     model.start_epoch(epoch, data.events)
     totals: dict[str, float] = {}
@@ -155,9 +159,8 @@ def train_epoch(
         terms = train_step(model, batch.to(device), stage, optimizer)
         steps += 1
         if not np.isfinite(terms["loss"]):
-            raise UserError(
-                f"{type(model).__name__}: the loss is {terms['loss']} in epoch {epoch + 1}, step {steps}; lower the learning rate"
-            )
+            place = f"{type(model).__name__}: the loss is {terms['loss']} in epoch {epoch + 1}, step {steps}"
+            raise UserError(f"{place}; lower the learning rate")
         totals = {name: totals.get(name, 0.0) + value for name, value in terms.items()}
         result.samples += len(batch)
         result.targets += len(batch) if batch.labels is None else int((batch.labels > 0).sum())
@@ -209,7 +212,7 @@ def make_optimizer(model: Recommender, stage: Stage) -> torch.optim.Optimizer:
         parameter.requires_grad_(not name.startswith(stage.frozen) if stage.frozen else True)
         if parameter.requires_grad:
             moving.append(parameter)
-    groups: list[Mapping[str, Any]] = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in moving if p.dim() >= 2], "weight_decay": stage.weight_decay},
         {"params": [p for p in moving if p.dim() < 2], "weight_decay": 0.0},
     ]
@@ -220,7 +223,9 @@ def make_optimizer(model: Recommender, stage: Stage) -> torch.optim.Optimizer:
 
 
 def warm_up(optimizer: torch.optim.Optimizer, stage: Stage) -> None:
-    """Raise the learning rate linearly over the first steps of the stage; the count lives in the optimizer's groups."""
+    """Raise the learning rate linearly over the first steps of the stage; the count lives in the optimizer's
+    groups.
+    """
     for group in optimizer.param_groups:
         group["steps"] = group.get("steps", 0) + 1
         group["lr"] = stage.learning_rate * min(1.0, group["steps"] / max(stage.warmup_steps, 1))

@@ -1,7 +1,8 @@
-"""Conditional diffusion (Eq. 6-13): the schedule, the noise predictor, the block that CDMD-M and CDMD-B share.
-
-Symbols: x_0 the stream to be denoised, x_t its noised form at step t = 1..T, beta_t the schedule, abar_t the product of
-1 - beta_s over s <= t, abar_0 = 1. G streams of one stage have their own predictors and run as one call.
+"""Conditional diffusion (Eq. 6-13): the schedule, the noise predictor, the block that CDMD-M and CDMD-B
+share.
+ Symbols: x_0 the stream to be denoised, x_t its noised form at step t = 1..T, beta_t the schedule, abar_t the
+product of 1 - beta_s over s <= t, abar_0 = 1. G streams of one stage have their own predictors and run as one
+call.
 """
 
 import math
@@ -9,11 +10,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
-
 from bench.models.m3bsr.config import Denoising
 from bench.models.m3bsr.grouped import GroupedLinear, attend, split_heads
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class Schedule(nn.Module):
@@ -35,7 +35,9 @@ class Schedule(nn.Module):
         self.register_buffer("abar", torch.cat([one, abar]).float(), persistent=False)  # (T + 1,)
 
     def noised(self, clean: Tensor, noise: Tensor, step: Tensor) -> Tensor:
-        """Return x_t for x_0 = `clean`, both (..., D); `step` is int64 and broadcasts against (..., 1).  # Eq. 7"""
+        """Return x_t for x_0 = `clean`, both (..., D); `step` is int64 and broadcasts against (..., 1).  #
+        Eq. 7
+        """
         abar = self.abar[step]
         return abar.sqrt() * clean + (1 - abar).sqrt() * noise
 
@@ -58,7 +60,8 @@ class Condition:
 
 
 class NoisePredictor(nn.Module):
-    """eps(x_t, condition, t), the repaired Eq. 9: an own path and a cross path, then a feed-forward net on [h ; x_t].
+    """eps(x_t, condition, t), the repaired Eq. 9: an own path and a cross path, then a feed-forward net on [h
+    ; x_t].
 
     Args:
         groups: G streams with weights of their own.
@@ -76,6 +79,10 @@ class NoisePredictor(nn.Module):
         self.null = nn.Parameter(torch.randn(groups, 1, 1, size) * 0.02)
         self.wide = GroupedLinear(groups, 2 * size, 4 * size)
         self.narrow = GroupedLinear(groups, 4 * size, size)
+        with torch.no_grad():
+            self.narrow.weight.mul_(
+                0.1
+            )  # predicts little noise at first, so the chain starts near the identity
 
     def condition(self, condition: Tensor, mask: Tensor) -> Condition:
         """Prepare a condition (G, B, Lk, D) under a mask (B, Lq or 1, Lk), True where the key may be seen.
@@ -140,8 +147,8 @@ class ConditionalDenoising(nn.Module):
             seen: (B, Lq or 1, Lk) bool, which condition positions a query may see.
 
         Returns:
-            The denoised streams (G, B, Lq, D), zero where padded, and in training the squared error of the predicted
-            noise, (G, B, Lq), averaged over coordinates, for Eq. 10 and 13; in eval mode zeros.
+            The denoised streams (G, B, Lq, D), zero where padded, and in training the squared error of the
+            predicted noise, (G, B, Lq), averaged over coordinates, for Eq. 10 and 13; in eval mode zeros.
         """
         real = mask[None, :, :, None].to(clean.dtype)
         ready = self.predictor.condition(condition, seen)
@@ -150,7 +157,9 @@ class ConditionalDenoising(nn.Module):
         return denoised, error
 
     def _start(self, clean: Tensor) -> Tensor:
-        """Return x_T: a marginal draw in training, its mean in inference (deterministic, independent of batch mates)."""
+        """Return x_T: a marginal draw in training, its mean in inference (deterministic, independent of batch
+        mates).
+        """
         last = torch.tensor(self.options.steps, device=clean.device)
         noise = torch.randn_like(clean) if self.training else torch.zeros_like(clean)
         return self.schedule.noised(clean, noise, last)
@@ -177,7 +186,9 @@ class ConditionalDenoising(nn.Module):
         return once(x)
 
     def _error(self, clean: Tensor, real: Tensor, ready: Condition) -> Tensor:
-        """Return the squared error of the noise predicted at one random step a sample.  # Eq. 10, 13, loss `eps`"""
+        """Return the squared error of the noise predicted at one random step a sample.  # Eq. 10, 13, loss
+        `eps`
+        """
         step = torch.randint(1, self.options.steps + 1, (clean.shape[1],), device=clean.device)
         noise = torch.randn_like(clean)
         x = self.schedule.noised(clean, noise, step[None, :, None, None]) * real

@@ -8,9 +8,10 @@ from torch import Tensor
 def disentanglement(vectors: Tensor, temperature: float) -> Tensor:
     """Return the loss that drives a user's own vectors apart; never compares users.
 
-    Printed, Eq. 20 takes every other vector as the positive of a vector and is minimal for any set of equal cosines,
-    total collapse included. Here the positive of a vector is itself, which leaves mean_i log sum_k exp((s_ik - 1) / tau)
-    with s the cosine: log n when all n vectors are one, smallest at the regular simplex (every cosine -1 / (n - 1)).
+    Printed, Eq. 20 takes every other vector as the positive of a vector and is minimal for any set of equal
+    cosines, total collapse included. Here the positive of a vector is itself, which leaves mean_i log sum_k
+    exp((s_ik - 1) / tau) with s the cosine: log n when all n vectors are one, smallest at the regular simplex
+    (every cosine -1 / (n - 1)).
 
     Args:
         vectors: (n, B, D).

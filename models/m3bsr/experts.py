@@ -1,15 +1,13 @@
 """Multi-expert interest extraction (Eq. 14-19): one shared expert across behaviors, six unique ones.
-
-A sequence becomes a vector at its last valid position, so the last layer of an encoder is computed there alone: the same
-numbers at a fraction of the cost.
+ A sequence becomes a vector at its last valid position, so the last layer of an encoder is computed there
+alone: the same numbers at a fraction of the cost.
 """
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from bench.models.m3bsr.config import Experts
 from bench.models.m3bsr.grouped import GroupedLinear, GroupedNorm, attend, split_heads
+from torch import Tensor, nn
 
 
 class Layer(nn.Module):
@@ -43,8 +41,8 @@ class Layer(nn.Module):
 class Encoder(nn.Module):
     """G Transformer encoders over sequences of one shape, each pooled at its last position.  # Eq. 17-19
 
-    Positions are counted from the newest event, so padding moves nothing. A row without events reads one learned token,
-    hence its vector is defined and constant.
+    Positions are counted from the newest event, so padding moves nothing. A row without events reads one
+    learned token, hence its vector is defined and constant.
     """
 
     def __init__(self, groups: int, size: int, max_history: int, options: Experts) -> None:
@@ -73,7 +71,9 @@ class Encoder(nn.Module):
 
 
 class SharedExpert(nn.Module):
-    """What the behaviors have in common: shallow events query the target behavior's, then an encoder.  # Eq. 14-17"""
+    """What the behaviors have in common: shallow events query the target behavior's, then an encoder.  # Eq.
+    14-17
+    """
 
     def __init__(self, size: int, max_history: int, options: Experts) -> None:
         super().__init__()

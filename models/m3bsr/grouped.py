@@ -1,4 +1,6 @@
-"""Layers of G independent weight sets that run as one batched call: the streams of one stage share their shapes."""
+"""Layers of G independent weight sets that run as one batched call: the streams of one stage share their
+shapes.
+"""
 
 import math
 
@@ -14,7 +16,8 @@ class GroupedLinear(nn.Module):
         groups: G.
         inputs: I.
         outputs: O.
-        bias: False leaves b_g out: where it would change nothing (keys) or is redundant, it only costs a reduction.
+        bias: False leaves b_g out: where it would change nothing (keys) or is redundant, it only costs a
+            reduction.
     """
 
     def __init__(self, groups: int, inputs: int, outputs: int, bias: bool = True) -> None:

@@ -1,12 +1,11 @@
 """Head (Eq. 23): scores from an item encoder over id, image and text, and a bias.
-
-The printed head is a free matrix over the catalog; on large catalogs most of its rows are never a training target.
+ The printed head is a free matrix over the catalog; on large catalogs most of its rows are never a training
+target.
 """
 
 import torch
-from torch import Tensor, nn
-
 from bench.models.m3bsr.inputs import InputLayer
+from torch import Tensor, nn
 
 
 class ItemEncoder(nn.Module):

@@ -1,14 +1,14 @@
 """Input layer (Eq. 3-5): ids, image and text of items brought to one width.
-
-Eq. 3 is called an MLP and an embedding layer at once: here each field (item, the item's attributes, the user) has a table
-of width 16, and an MLP joins them to 16. One projection a modality serves both behaviors and the item encoder.
+ Eq. 3 is called an MLP and an embedding layer at once: here each field (item, the item's attributes, the
+user) has a table of width 16, and an MLP joins them to 16. One projection a modality serves both behaviors
+and the item encoder.
 """
 
 import torch
+from bench.models.m3bsr.config import M3BSRConfig
 from torch import Tensor, nn
 
 from bench.interface import DatasetInfo
-from bench.models.m3bsr.config import M3BSRConfig
 from bench.nn.content import FeatureTable
 
 MODALITIES = ("id", "image", "text")
@@ -17,7 +17,8 @@ MODALITIES = ("id", "image", "text")
 class InputLayer(nn.Module):
     """Turns item ids into the streams X[m], m in (id, image, text).
 
-    A data set without images or texts has all of them absent: the learned vector stands in, and the stream is constant.
+    A data set without images or texts has all of them absent: the learned vector stands in, and the stream is
+    constant.
     """
 
     def __init__(self, config: M3BSRConfig, info: DatasetInfo) -> None:
@@ -42,7 +43,7 @@ class InputLayer(nn.Module):
             for name in MODALITIES[1:]
         )  # Eq. 4, 5
         for table in (self.item, *([self.user] if self.user is not None else []), *self.attributes):
-            nn.init.normal_(table.weight, std=0.1)  # type: ignore[arg-type]
+            nn.init.normal_(table.weight, std=0.1)
 
     def ids(self, items: Tensor, user: Tensor | None = None) -> Tensor:
         """Return (..., 16), Eq. 3, for items (...) of users (B,) with B the first axis, or of nobody."""

@@ -1,9 +1,6 @@
 """M3BSR: the data flow from a history to scores, and the loss (Eq. 24)."""
 
 import torch
-from torch import Tensor, nn
-
-from bench.interface import Batch, DatasetInfo, Next, Recommender, Stage, TrainingEvents
 from bench.models.m3bsr.config import M3BSRConfig
 from bench.models.m3bsr.diffusion import ConditionalDenoising
 from bench.models.m3bsr.disentangle import disentanglement
@@ -11,15 +8,20 @@ from bench.models.m3bsr.experts import Encoder, SharedExpert
 from bench.models.m3bsr.fusion import RoutingFusion
 from bench.models.m3bsr.head import ItemEncoder
 from bench.models.m3bsr.inputs import MODALITIES, InputLayer
+from torch import Tensor, nn
+
+from bench.interface import Batch, DatasetInfo, Next, Recommender, Stage, TrainingEvents
 from bench.nn.losses import chunked_cross_entropy, sampled_cross_entropy
 from bench.nn.scoring import dot_scores
 
 
 class M3BSR(Recommender):
-    """Denoises image and text under the ids, the shallower behaviors under the target behavior, then reads interests.
+    """Denoises image and text under the ids, the shallower behaviors under the target behavior, then reads
+    interests.
 
-    The streams of all behaviors lie side by side in one history of at most `max_history` events. A step that works on each
-    behavior alone (CDMD-M) runs on the whole history with a mask that keeps behaviors apart: equal numbers, half the padding.
+    The streams of all behaviors lie side by side in one history of at most `max_history` events. A step that
+    works on each behavior alone (CDMD-M) runs on the whole history with a mask that keeps behaviors apart:
+    equal numbers, half the padding.
     """
 
     Config = M3BSRConfig
@@ -105,7 +107,8 @@ class M3BSR(Recommender):
     def denoise_behaviors(
         self, shallow: Tensor, mask: Tensor, deep: Tensor, deep_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Denoise the shallower behaviors under the target behavior, modality by modality (CDMD-B).  # Eq. 11-13
+        """Denoise the shallower behaviors under the target behavior, modality by modality (CDMD-B).  # Eq.
+        11-13
 
         Returns:
             Z of the shallower behaviors, (3, B, Lc, D), and L_b.
@@ -157,7 +160,9 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def gather(streams: Tensor, places: Tensor) -> Tensor:
-    """Return (3, B, Lb, D) from (3, B, L, D) at places (B, Lb); rows of padding hold whatever stands at place 0."""
+    """Return (3, B, Lb, D) from (3, B, L, D) at places (B, Lb); rows of padding hold whatever stands at place
+    0.
+    """
     index = places[None, :, :, None].expand(len(streams), -1, -1, streams.shape[-1])
     return streams.gather(2, index)
 

@@ -92,8 +92,8 @@ def test_ties_are_broken_between_the_tied_places_only():
     table = torch.zeros(USERS, 12)
     table[:, 5:8] = 1.0  # three negatives above, the target and four negatives level, the rest below
     table[:, 8:] = -1.0
-    held = Held(np.arange(USERS), np.ones(USERS, np.int64), np.tile(np.arange(2, 12, dtype=np.int32), (USERS, 1)),
-                touched_by([np.array([1])] * USERS), 0)  # fmt: skip
+    negatives = np.tile(np.arange(2, 12, dtype=np.int32), (USERS, 1))
+    held = Held(np.arange(USERS), np.ones(USERS, np.int64), negatives, touched_by([np.array([1])] * USERS), 0)
     found = rank(Fixed(table), held, batches(USERS), torch.device("cpu"))
     assert set(found) == {4, 5, 6, 7}
 

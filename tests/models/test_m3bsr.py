@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-
-from bench.interface import Batch, DatasetInfo, ItemContent
 from bench.models.m3bsr.config import Denoising, Disentanglement, M3BSRConfig, Softmax
 from bench.models.m3bsr.diffusion import ConditionalDenoising, Schedule
 from bench.models.m3bsr.disentangle import disentanglement
 from bench.models.m3bsr.fusion import RoutingFusion
 from bench.models.m3bsr.model import M3BSR, gather, masked_mean, scatter
+
+from bench.interface import Batch, DatasetInfo, ItemContent
 
 N, USERS, L = 30, 9, 8
 
@@ -71,7 +71,7 @@ def test_true_noise_recovers_the_input_from_the_closed_form():
 
 
 def test_reverse_step_is_the_mean_of_the_gaussian_posterior():
-    """q(x_{t-1} | x_t, x_0) in the textbook form of Ho et al. 2020, Eq. 7, an independent expression of the same mean."""
+    """q(x_{t-1} | x_t, x_0) in the textbook form of Ho et al. 2020, Eq. 7: an independent expression."""
     schedule = Schedule(Denoising())
     clean, noise = torch.randn(2, 50, 16).double()
     for step in range(1, 11):

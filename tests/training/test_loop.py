@@ -11,7 +11,7 @@ from bench.interface import Next, Recommender, Stage
 from bench.training.checkpoint import Checkpoint
 from bench.training.data import training_data
 from bench.training.loop import FitOptions, fit, make_optimizer, train_step, validate
-from bench.training.progress import Silent
+from bench.training.watcher import Silent
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,237 @@
+"""The commands: parsing and printing only. What they call is imported when they run: help is instant."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench import __version__, cli_data, cli_models
+from bench.errors import UserError, hint
+from bench.terminal import Json, Pairs, Results, console, print_rows
+
+if TYPE_CHECKING:
+    from bench.experiments.store import Record
+    from bench.report.rows import Table
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Fair tables of multi-behavior, multi-modal recommenders.\n\n"
+    "First table: bench run --models all --dataset ml-100k --max-minutes 1",
+)
+app.add_typer(cli_data.app, name="data")
+app.command()(cli_models.models)
+
+
+class Format(StrEnum):
+    """Forms of a printed table."""
+
+    text = "text"
+    markdown = "markdown"
+    csv = "csv"
+    latex = "latex"
+    json = "json"
+
+
+Models = Annotated[
+    str,
+    typer.Option(
+        help="all, a family (heuristic, sequential, multimodal, multibehavior, proposed), NAME,NAME or "
+        "path/to/model.py; commas join them."
+    ),
+]
+
+
+def main() -> None:
+    """Run the command line: a user's mistake is one line and exit code 2, an interruption exit code 130."""
+    try:
+        app(args=[argument for argument in sys.argv[1:] if argument != "--debug"])  # accepted at any place
+    except UserError as error:
+        if "--debug" in sys.argv:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _interrupted()
+    except SystemExit as end:
+        if end.code == 130:  # typer's own answer to an interruption
+            _interrupted()
+        raise
+
+
+def _interrupted() -> None:
+    print("interrupted: finished cells are kept; the same command goes on from here", file=sys.stderr)
+    sys.exit(130)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Declare the options of every command."""
+
+
+@app.command()
+def run(
+    dataset: Annotated[
+        str, typer.Option(help="A prepared data set; ml-100k and synthetic need no download.")
+    ],
+    models: Models = "all",
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds: 3 runs seeds 0, 1, 2.")] = 3,
+    protocol: Annotated[str | None, typer.Option(help="uniform99 (default), popular99 or full.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs of each training stage.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Minutes after which a training stops.")] = None,
+    set_: Pairs = None,
+    device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, mps.")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cells side by side, each in a process; default: one a core, at most 4."),
+    ] = None,
+    results: Results = Path("results"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run finished cells again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train and test models on a data set, print the table.
+
+    Finished cells are not run again; exit code 1 if a cell failed (the others are kept). Keys of --set:
+    MODEL.X for one model, X for every chosen model that has it, data.X, protocol.X, training.X.
+
+    Example: bench run --models sasrec,m3bsr --dataset ml-100k --seeds 3 --set hidden_size=128
+    """
+    from bench.config import ProtocolOptions, TrainingOptions, build_options, model_overrides, parse_settings
+    from bench.experiments.grid import default_jobs, run_grid
+    from bench.experiments.store import Store
+    from bench.registry import entries, select
+    from bench.report.tables import METRICS, write_tables
+
+    chosen = select(models)
+    settings = parse_settings(set_ or [], {*entries(), *(entry.card.name for entry in chosen)})
+    limits = {"epochs": epochs, "max_minutes": max_minutes, "device": device}
+    training = {name: value for name, value in limits.items() if value is not None}
+    candidates = {} if protocol is None else {"candidates": protocol}
+    records = run_grid(
+        dataset,
+        settings.data,
+        chosen,
+        model_overrides(settings, chosen),
+        build_options(ProtocolOptions, {**candidates, **settings.protocol}, "protocol"),
+        build_options(TrainingOptions, {**training, **settings.training}, "training"),
+        range(seeds),
+        Store(results),
+        jobs=jobs or default_jobs(device or "auto"),
+        fresh=fresh,
+        quiet=False,
+    )
+    finished = _table(records, ",".join(METRICS))
+    paths = write_tables(finished, results / "tables")
+    _show(finished, Format.json if as_json else Format.text)
+    print(f"written: {paths[0].with_suffix('')}.{{md,csv,tex,json}}", file=sys.stderr)
+    if any(record.status == "failed" for record in records):
+        raise typer.Exit(1)
+
+
+@app.command()
+def table(
+    dataset: Annotated[str | None, typer.Option(help="Needed where the store knows several.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="uniform99, popular99 or full.")] = None,
+    models: Models = "all",
+    form: Annotated[Format, typer.Option("--format", help="Form of the table.")] = Format.text,
+    metrics: Annotated[str, typer.Option(help="HR@K, NDCG@K, MRR.")] = "HR@10,NDCG@10,HR@20,NDCG@20",
+    results: Results = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Print the table of finished cells.
+
+    Each model is shown as it ran last, on the newest data and candidates.
+
+    Example: bench table --dataset ml-100k --format latex --metrics HR@5,NDCG@5,MRR
+    """
+    from bench.report.tables import comparable
+
+    kept = comparable(_named(_stored(results, dataset, protocol), models))
+    _show(_table(_in_order(kept), metrics), Format.json if as_json else form)
+
+
+@app.command()
+def doctor(results: Results = Path("results")) -> None:
+    """Show what is installed and what is missing.
+
+    Example: bench doctor
+    """
+    from bench.doctor import findings
+
+    print_rows(("what", "found"), findings(results))
+
+
+def _stored(results: Path, dataset: str | None, protocol: str | None) -> "list[Record]":
+    """Return the records of one data set, of some candidates where they are named."""
+    from bench.experiments.store import Store
+
+    records = Store(results).records(**({"dataset": dataset} if dataset else {}))
+    if protocol:
+        records = [record for record in records if record.cell["protocol"]["candidates"] == protocol]
+    names = sorted({record.cell["dataset"] for record in records})
+    if not names:
+        wanted = " ".join(filter(None, [dataset, protocol])) or "anything"
+        raise UserError(
+            f"{results}: holds no cell of {wanted}; first: bench run --dataset {dataset or 'ml-100k'}"
+        )
+    if len(names) > 1:
+        raise UserError(f"{results}: holds several data sets; choose one with --dataset: {', '.join(names)}")
+    return records
+
+
+def _named(records: "list[Record]", spec: str) -> "list[Record]":
+    """Return the records of the models and families of a comma list, registered or not."""
+    parts = {part.strip() for part in spec.split(",")}
+    known = {"all"} | {name for record in records for name in (record.cell["model"], record.family)}
+    for part in sorted(parts - known):
+        raise UserError(f"--models {part}: no such model or family in the store; {hint(part, known)}")
+    return [record for record in records if parts & {"all", record.cell["model"], record.family}]
+
+
+def _in_order(records: "list[Record]") -> "list[Record]":
+    """Sort records as the registry sorts models; those that it does not know come last."""
+    from bench.registry import entries
+
+    place = {name: number for number, name in enumerate(entries())}
+    return sorted(
+        records, key=lambda r: (place.get(r.cell["model"], len(place)), r.cell["model"], r.cell["seed"])
+    )
+
+
+def _table(records: "list[Record]", metrics: str) -> "Table":
+    from bench.report.tables import build
+
+    try:
+        return build(records, [name.strip().upper() for name in metrics.split(",")])
+    except ValueError as error:
+        raise UserError(f"no table of {metrics}: {error}") from error
+
+
+def _show(finished: "Table", form: Format) -> None:
+    from bench.report import tables
+
+    if form is Format.text:
+        tables.show(finished, console())
+        return
+    make = {
+        Format.markdown: tables.to_markdown,
+        Format.csv: tables.to_csv,
+        Format.latex: tables.to_latex,
+        Format.json: tables.to_json,
+    }
+    print(make[form](finished).rstrip("\n"))

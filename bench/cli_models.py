@@ -1,0 +1,65 @@
+"""`bench models`: the list of models, or one model's card."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.errors import UserError, hint
+from bench.terminal import Json, print_json, print_rows
+
+if TYPE_CHECKING:
+    from bench.cards import Card
+    from bench.registry import Entry
+
+
+def models(
+    name: Annotated[str | None, typer.Argument(help="A model, or path/to/model.py: show its card.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the models, or show one model's card.
+
+    Example: bench models sasrec
+    """
+    from bench.registry import entries, select
+
+    known = entries()
+    if name is None:
+        _print_list([entry.card for entry in known.values()], as_json)
+        return
+    if name not in known and not name.endswith(".py"):
+        raise UserError(f"no model '{name}'; {hint(name, known)}")
+    for entry in select(name):
+        _print_card(entry, as_json)
+
+
+def _print_list(cards: "list[Card]", as_json: bool) -> None:
+    if as_json:
+        keys = ("name", "label", "family", "paper", "year")
+        print_json([{key: getattr(card, key) for key in keys} for card in cards])
+        return
+    print_rows(
+        ("name", "family", "year", "paper"),
+        [(card.name, card.family, str(card.year or ""), card.paper) for card in cards],
+    )
+
+
+def _print_card(entry: "Entry", as_json: bool) -> None:
+    from bench.config import build_options, flatten, option_names
+
+    card, kind = entry.card, entry.load().Config
+    values = flatten(build_options(kind, card.options, f"card of {card.name}"))
+    docs = option_names(kind)
+    if as_json:
+        print_json({**asdict(card), "options": {n: {"value": values[n], "doc": docs[n]} for n in docs}})
+        return
+    print(f"{card.label} ({card.name}), {card.family}")
+    if card.reconstruction:
+        print("Reconstruction: no official code was found and the paper alone does not fix the model")
+    print(f"Paper: {card.paper}\nInputs: {card.inputs}\nFile: {entry.path}")
+    print("Deviations:" if card.deviations else "Deviations: none known")
+    for text in card.deviations:
+        print(f"- {text}")
+    if card.notes:
+        print(f"Notes: {card.notes}")
+    print_rows(("option", "value", "what it is"), [(name, str(values[name]), docs[name]) for name in docs])

@@ -1,0 +1,237 @@
+"""Options of a run, its protocol and its models: typed, frozen, set by `--set key=value`."""
+
+import ast
+import inspect
+import textwrap
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from bench.errors import UserError, hint
+
+if TYPE_CHECKING:
+    from bench.registry import Entry
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ProtocolOptions:
+    """What is held out, what it is ranked against, what a history shows. Part of a cell's key."""
+
+    candidates: Literal["uniform99", "popular99", "full"] = "uniform99"
+    """Rank the held-out item against 99 uniform or 99 popularity-weighted negatives, or the full catalog."""
+    split: Literal["leave-last-out", "global-time"] = "leave-last-out"
+    """Test on each user's last target event, or on what follows one point in time for everybody."""
+    drop_target_click: Literal["same_timestamp", "none", "all"] = "same_timestamp"
+    """Hide shallow events on the held-out item: those of the very time of the target, none, or all."""
+    history: Literal["merged", "target"] = "merged"
+    """Histories hold the events of all behaviors, or those of the target behavior alone."""
+    candidates_seed: int = 0
+    """Seed of the negatives and of the tie draws."""
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Limits of the training of one cell, and where it runs."""
+
+    epochs: int | None = None
+    """Most epochs of each stage; null takes the model's own. Part of a cell's key."""
+    max_minutes: float | None = None
+    """Training stops there, in minutes, and the row says so; null is no limit. Part of a cell's key."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`. Not part of a cell's key."""
+    evaluation_batch: int = 256
+    """Users encoded at once in validation and test. Not part of a cell's key."""
+
+    def __post_init__(self) -> None:
+        if self.max_minutes is not None and self.max_minutes <= 0:
+            raise ValueError("max_minutes must be above 0")
+        if (self.epochs is not None and self.epochs < 0) or self.evaluation_batch < 1:
+            raise ValueError("epochs must be 0 or more, evaluation_batch 1 or more")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The `--set` pairs, sorted by what they are for; values are still text."""
+
+    data: dict[str, str] = field(default_factory=dict)
+    """`data.X`: preparation options."""
+    protocol: dict[str, str] = field(default_factory=dict)
+    """`protocol.X`."""
+    training: dict[str, str] = field(default_factory=dict)
+    """`training.X`."""
+    models: dict[str, dict[str, str]] = field(default_factory=dict)
+    """`MODEL.X`: model name -> option -> value."""
+    shared: dict[str, str] = field(default_factory=dict)
+    """Any other key: an option of every chosen model that has it."""
+
+
+def parse_settings(pairs: Sequence[str], names: Iterable[str] = ()) -> Settings:
+    """Sort `key=value` pairs into sections; a later pair wins over an earlier one of the same key.
+
+    Args:
+        pairs: as given to `--set`.
+        names: registry names; a key that begins with one of them and a dot goes to that model alone.
+
+    Raises:
+        UserError: a pair has no `=`, or no key before it.
+    """
+    settings, known = Settings(), set(names)
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        head, _, rest = key.strip().partition(".")
+        if not equals or not head:
+            raise UserError(f"--set {pair}: expected key=value, for example --set hidden_size=128")
+        if head in ("data", "protocol", "training") and rest:
+            getattr(settings, head)[rest] = value.strip()
+        elif head in known and rest:
+            settings.models.setdefault(head, {})[rest] = value.strip()
+        else:
+            settings.shared[key.strip()] = value.strip()
+    return settings
+
+
+def model_overrides(settings: Settings, entries: Sequence["Entry"]) -> dict[str, dict[str, Any]]:
+    """Return model name -> options that the user changed, typed.
+
+    Model classes are loaded only where there is an option to check. An option set to the value that it has
+    anyway is left out, so that it names the same cell.
+
+    Raises:
+        UserError: an option that no chosen model has, a value of another type, or a model that is not chosen.
+    """
+    overrides: dict[str, dict[str, Any]] = {entry.card.name: {} for entry in entries}
+    for name, options in settings.models.items():
+        if name not in overrides:
+            where = f"--set {name}.{next(iter(options))}"
+            raise UserError(f"{where}: {name} is not among the chosen models; {hint(name, overrides)}")
+    if not settings.shared and not settings.models:
+        return overrides
+    known: set[str] = set()
+    for entry in entries:
+        name, kind = entry.card.name, entry.load().Config
+        usual = flatten(build_options(kind, entry.card.options, f"card of {name}"))
+        known |= usual.keys()
+        wanted = {key: value for key, value in settings.shared.items() if key in usual}
+        wanted |= settings.models.get(name, {})
+        typed = flatten(build_options(kind, {**entry.card.options, **wanted}, f"model {name}"))
+        overrides[name] = {key: typed[key] for key in wanted if typed[key] != usual[key]}
+    for key in settings.shared.keys() - known:
+        raise UserError(f"--set {key}: no chosen model has this option; {hint(key, known)}")
+    return overrides
+
+
+def build_options(kind: type[T], overrides: Mapping[str, Any], where: str) -> T:
+    """Build a frozen, possibly nested, dataclass from its defaults and some changed options.
+
+    Args:
+        kind: a dataclass whose fields all have defaults.
+        overrides: dotted option name -> value, text or of the option's type. Text is read as that type: `a,b`
+            as a tuple, `null` or `none` as None where the option may be None.
+        where: named in errors, for example `model sasrec`.
+
+    Raises:
+        UserError: no such option, or a value of another type.
+    """
+    options = kind()
+    known = flatten(options)
+    for key in overrides:
+        if key not in known:
+            raise UserError(f"{where}: no option '{key}'; {hint(key, known)}")
+    return _replaced(options, overrides, where)
+
+
+def _replaced(options: T, overrides: Mapping[str, Any], where: str) -> T:
+    """Return the options with all changes of a level made at once: checks between fields see the end."""
+    kinds = get_type_hints(type(options))
+    changes = {k: _coerce(kinds[k], value, f"{where}: {k}") for k, value in overrides.items() if "." not in k}
+    for name in dict.fromkeys(key.partition(".")[0] for key in overrides if "." in key):
+        inner = {k[len(name) + 1 :]: value for k, value in overrides.items() if k.startswith(f"{name}.")}
+        changes[name] = _replaced(getattr(options, name), inner, f"{where}: {name}")
+    try:
+        return replace(options, **changes)  # type: ignore[type-var]
+    except ValueError as error:  # from __post_init__
+        given = ", ".join(f"{key} = {value}" for key, value in overrides.items())
+        raise UserError(f"{where}: {given}: {error}") from error
+
+
+def _coerce(kind: Any, value: Any, where: str) -> Any:
+    from pydantic import TypeAdapter, ValidationError  # not needed to show help
+
+    read = _read_text(kind, value) if isinstance(value, str) else value
+    try:
+        return TypeAdapter(kind).validate_python(read)
+    except ValidationError as error:
+        raise UserError(f"{where} = {value!r}: expected {_describe(kind)}") from error
+
+
+def _read_text(kind: Any, text: str) -> Any:
+    """Turn text into what pydantic cannot make of it: None and tuples."""
+    members = _members(kind)
+    choices = [choice for member in members if get_origin(member) is Literal for choice in get_args(member)]
+    if text.lower() in ("null", "none") and type(None) in members and text not in choices:
+        return None
+    if any(get_origin(member) in (tuple, list) for member in members) and str not in members:
+        return tuple(part.strip() for part in text.strip("()[] ").split(",") if part.strip())
+    numbers = {str(choice): choice for choice in choices if not isinstance(choice, str)}
+    return numbers.get(text, text)
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+
+
+def _describe(kind: Any) -> str:
+    """Say a type in words."""
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    members = _members(kind)
+    if len(members) > 1:
+        return " or ".join(_describe(member) for member in members)
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(str(choice) for choice in get_args(kind))
+    if get_origin(kind) in (tuple, list):
+        return f"a list a,b,... of {_describe(get_args(kind)[0])}"
+    return words.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def flatten(options: Any, prefix: str = "") -> dict[str, Any]:
+    """Return dotted option name -> value of a dataclass instance, nested ones included, in their order."""
+    flat: dict[str, Any] = {}
+    for part in fields(options):
+        value = getattr(options, part.name)
+        name = f"{prefix}{part.name}"
+        flat.update(flatten(value, f"{name}.") if is_dataclass(value) else {name: value})
+    return flat
+
+
+def option_names(kind: type) -> dict[str, str]:
+    """Return dotted option name -> its doc line, the string under the field in the source; "" without one."""
+    return dict(_documented(kind(), ""))
+
+
+def _documented(options: Any, prefix: str) -> Iterator[tuple[str, str]]:
+    lines = _doc_lines(type(options))
+    for part in fields(options):
+        value = getattr(options, part.name)
+        if is_dataclass(value):
+            yield from _documented(value, f"{prefix}{part.name}.")
+        else:
+            yield f"{prefix}{part.name}", lines.get(part.name, "")
+
+
+def _doc_lines(kind: type) -> dict[str, str]:
+    lines: dict[str, str] = {}
+    for owner in reversed([base for base in kind.__mro__ if is_dataclass(base)]):
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
+        except (OSError, TypeError):  # made at run time: there is no source
+            continue
+        body = tree.body if isinstance(tree, ast.ClassDef) else []
+        for statement, after in zip(body, body[1:], strict=False):
+            if isinstance(statement, ast.AnnAssign) and isinstance(after, ast.Expr):
+                text = after.value.value if isinstance(after.value, ast.Constant) else None
+                if isinstance(statement.target, ast.Name) and isinstance(text, str):
+                    lines[statement.target.id] = " ".join(text.split())
+    return lines

@@ -1,0 +1,214 @@
+"""The data sets at hand: readers in the room `datasets/`, prepared folders under `home()`.
+
+Listing and finding import no reader: cards are read from the source.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import bench
+from bench.cards import DatasetCard, read_cards
+from bench.config import build_options, flatten
+from bench.data.schema import FORMAT, METADATA, Dataset, load
+from bench.errors import UserError, hint
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def home() -> Path:
+    """Return the folder of prepared data sets: `$BENCH_DATA`, else `m3bench` in the user's cache folder."""
+    if given := os.environ.get("BENCH_DATA"):
+        return Path(given).expanduser()
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA")
+        return (Path(local) if local else Path.home() / "AppData" / "Local") / "m3bench"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "m3bench"
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "m3bench"
+
+
+def readers() -> dict[str, DatasetCard]:
+    """Return the cards of the readers by data set name, in the order of the names.
+
+    Raises:
+        UserError: a card cannot be read, or two have one name.
+    """
+    return {name: card for name, (card, _) in _sources().items()}
+
+
+def _sources() -> dict[str, tuple[DatasetCard, str]]:
+    """Return name -> card and module."""
+    found: dict[str, tuple[DatasetCard, str]] = {}
+    paths = {path.stem: path for root in bench.__path__ for path in Path(root).glob("datasets/*.py")}
+    for stem, path in sorted(paths.items()):
+        try:
+            cards = read_cards(path, DatasetCard)
+        except (ValueError, TypeError, SyntaxError) as error:
+            fix = "arguments must be literals by keyword"
+            raise UserError(f"{path}: its card cannot be read: {error}; {fix}") from error
+        for card in cards:
+            if card.name in found:
+                raise UserError(
+                    f"{path}: data set name '{card.name}' is taken by {found[card.name][1]}; rename one"
+                )
+            found[card.name] = (card, f"bench.datasets.{stem}")
+    return dict(sorted(found.items()))
+
+
+def prepared() -> dict[str, Path]:
+    """Return the complete prepared folders under `home()` by name, in the order of the names."""
+    folders = sorted(home().iterdir()) if home().is_dir() else []
+    return {path.name: path for path in folders if NAME.fullmatch(path.name) and _complete(path)}
+
+
+def _complete(folder: Path) -> bool:
+    if ".partial-" in folder.name or ".older-" in folder.name:
+        return False
+    try:
+        return bool(json.loads((folder / METADATA).read_text(encoding="utf-8")).get("format") == FORMAT)
+    except (OSError, ValueError):
+        return False
+
+
+def folder(name: str, overrides: Mapping[str, Any]) -> Path:
+    """Return where a data set, or its variant with changed `data.*` options, is or will be prepared."""
+    if not overrides:
+        return home() / name
+    text = json.dumps({key: _text(overrides[key]) for key in sorted(overrides)})
+    return home() / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _text(value: Any) -> str:
+    """Return an option as it is written on the command line, so that 4 and "4" name one variant."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return ",".join(map(_text, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def prepare_named(
+    reader: str, *, raw: Path | None, name: str | None, overrides: Mapping[str, Any]
+) -> Dataset:
+    """Read and prepare a data set, also where it is prepared already.
+
+    Args:
+        reader: a name of `readers()`.
+        raw: folder of the publisher's files; None where the reader needs none.
+        name: of the result; None takes the reader's, with a digest of the overrides where there are any.
+        overrides: option -> value, text or typed, of the reader's `Options`, `PrepareOptions` or
+            `EncoderOptions`. A name that several of them have is set in all.
+
+    Raises:
+        UserError: no such reader or option, files are missing, or the data are faulty.
+    """
+    from bench.data.encoders import EncoderOptions
+    from bench.data.prepare import PrepareOptions, prepare
+
+    sources = _sources()
+    if reader not in sources:
+        raise UserError(f"{reader}: no data set of this name can be prepared; {hint(reader, sources)}")
+    card, module_name = sources[reader]
+    target = _target(reader, name, overrides, sources)
+    module = _import(module_name)
+    kinds = (module.Options, PrepareOptions, EncoderOptions)
+    options, filters, encoders = _split_options(kinds, card, overrides)
+    if raw is None and card.needs_raw:
+        raise UserError(_missing(card, overrides))
+    if raw is not None and not raw.is_dir():
+        raise UserError(f"--raw {raw}: no such folder; put there: {card.files}")
+    recorded = {"name": reader, "options": flatten(options)}
+    return prepare(module.read(raw, options), target.name, target, filters, encoders, recorded)
+
+
+def _target(reader: str, name: str | None, overrides: Mapping[str, Any], sources: Mapping[str, Any]) -> Path:
+    """Return the folder to prepare into.
+
+    Raises:
+        UserError: the name is no file name, or is that of another data set or of the usual preparation.
+    """
+    if name is None:
+        return folder(reader, overrides)
+    if not NAME.fullmatch(name):
+        raise UserError(
+            f"--name {name}: expected letters, digits, '.', '_' and '-', beginning with one of the former"
+        )
+    if name in sources and (name != reader or overrides):
+        raise UserError(
+            f"--name {name}: stands for data set '{name}' with its usual options; choose another name"
+        )
+    return home() / name
+
+
+def _import(module_name: str) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except Exception as error:  # whatever a reader's file raises becomes one line that names it
+        raise UserError(f"{module_name}: cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _split_options(
+    kinds: tuple[type, ...], card: DatasetCard, overrides: Mapping[str, Any]
+) -> tuple[Any, ...]:
+    """Return one instance a kind: its defaults, changed by the card, changed by the overrides.
+
+    Raises:
+        UserError: an option that none has, or a value of another type.
+    """
+    known = [set(flatten(kind())) for kind in kinds]
+    for key in overrides:
+        if key not in set().union(*known):
+            raise UserError(f"data set {card.name}: no option '{key}'; {hint(key, set().union(*known))}")
+    changed = {**card.options, **overrides}
+    return tuple(
+        build_options(kind, {k: v for k, v in changed.items() if k in names}, f"data set {card.name}")
+        for kind, names in zip(kinds, known, strict=True)
+    )
+
+
+def open_dataset(name: str, overrides: Mapping[str, Any]) -> Dataset:
+    """Return a prepared data set; one whose reader needs no files is prepared first where it has to be.
+
+    Args:
+        name: of a reader or of a prepared folder.
+        overrides: `data.*` options of a variant.
+
+    Raises:
+        UserError: it is not prepared and its files have to be brought, or there is no data set of this name.
+    """
+    return load(resolve(name, overrides))
+
+
+def resolve(name: str, overrides: Mapping[str, Any]) -> Path:
+    """Return the prepared folder of a data set without opening it; otherwise like `open_dataset`."""
+    place = folder(name, overrides)
+    if NAME.fullmatch(name) and _complete(place):
+        return place
+    cards, known = readers(), prepared()
+    if name in cards and not cards[name].needs_raw:
+        return prepare_named(name, raw=None, name=None, overrides=overrides).folder or place
+    if name in cards:
+        raise UserError(_missing(cards[name], overrides, known))
+    if name in known:
+        raise UserError(
+            f"{name}: is prepared already, so data.{next(iter(overrides))} cannot change it; leave it out"
+        )
+    raise UserError(f"{name}: no such data set; {hint(name, [*cards, *known])}")
+
+
+def _missing(card: DatasetCard, overrides: Mapping[str, Any], known: Mapping[str, Path] | None = None) -> str:
+    """Say what a data set is, where it is published, and how to get it here."""
+    changed = "".join(f" --set {key}={_text(value)}" for key, value in overrides.items())
+    variants = [name for name in known or {} if name.startswith(f"{card.name}-")]
+    others = f" (prepared with other options: {', '.join(variants)})" if variants else ""
+    return (
+        f"{card.name}: not prepared here{others}; it is {card.title}, published at {card.published}; "
+        f"put into a folder DIR: {card.files}; then run: bench data prepare {card.name} --raw DIR{changed}"
+    )

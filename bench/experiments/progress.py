@@ -1,0 +1,133 @@
+"""What a person sees while cells run: a bar a running cell, one over all of them. Goes to stderr alone.
+
+A cell may run in a process of its own, so its `Teller` sends plain `Note`s and the one `Display` draws them.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from bench.experiments.store import Record
+
+PAUSE = 0.3  # seconds between two notes of a cell
+QUIET = 20.0  # seconds between two lines of a cell where stderr is no terminal
+
+
+@dataclass(frozen=True)
+class Note:
+    """How far a cell is."""
+
+    cell: str
+    epoch: str
+    text: str
+    done: int
+    """Optimizer steps of the epoch."""
+    of: int
+
+
+class Teller:
+    """Turns what the loop tells (`bench.training.watcher.Watcher`) into notes, a few a second."""
+
+    def __init__(self, cell: str, send: Callable[[Note], None]) -> None:
+        self.cell, self.send = cell, send
+        self.metric = ""
+        self.told = 0.0
+
+    def epoch(self, stage: str, number: int, of: int, batches: int) -> None:
+        """See `Watcher`."""
+        self.name = f"{stage} epoch {number + 1}/{of}"
+        self.samples, self.done, self.batches, self.started = 0, 0, batches, time.monotonic()
+
+    def step(self, terms: Mapping[str, float], samples: int, time_left: float | None) -> None:
+        """See `Watcher`."""
+        self.samples, self.done = self.samples + samples, self.done + 1
+        now = time.monotonic()
+        if now - self.told < PAUSE:
+            return
+        self.told = now
+        seconds = max(now - self.started, 1e-9)
+        left = seconds / self.done * (self.batches - self.done)
+        losses = " ".join(f"{name} {value:.3f}" for name, value in terms.items())
+        limit = "" if time_left is None else f", limit in {time_left:.0f} s"
+        speed = f"{self.samples / seconds:,.0f} samples/s"
+        text = f"{losses} | {speed} | epoch left {left:.0f} s{limit}{self.metric}"
+        self.send(Note(self.cell, self.name, text, self.done, self.batches))
+
+    def validated(self, value: float, best: float) -> None:
+        """See `Watcher`."""
+        self.metric = f" | NDCG@10 {value:.4f} (best {best:.4f})"
+
+
+class Display:
+    """Draws notes and finished cells: live bars on a terminal, a line now and then elsewhere.
+
+    Args:
+        cells: how many there are to run.
+    """
+
+    def __init__(self, cells: int) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.cells, self.finished, self.begun = cells, 0, time.monotonic()
+        columns = (TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[text]}"))
+        live = self.console.is_terminal
+        self.bars = Progress(
+            *columns, TimeElapsedColumn(), console=self.console, transient=True, disable=not live
+        )
+        self.live = live
+        self.total = self.bars.add_task("all cells", total=cells, text="")
+        self.shown: dict[str, TaskID] = {}
+        self.spoke: dict[str, float] = {}
+
+    def __enter__(self) -> "Display":
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bars.stop()
+
+    def show(self, note: Note) -> None:
+        """Draw how far a cell is."""
+        if note.cell not in self.shown:
+            self.shown[note.cell] = self.bars.add_task(note.cell, text="")
+        description = f"{note.cell} {note.epoch}"
+        self.bars.update(
+            self.shown[note.cell], description=description, text=note.text, completed=note.done, total=note.of
+        )
+        now = time.monotonic()
+        if not self.live and now - self.spoke.setdefault(note.cell, now) > QUIET:
+            self.spoke[note.cell] = now
+            print(f"{description}: {note.text}", file=sys.stderr, flush=True)
+
+    def finish(self, cell: str, record: Record) -> None:
+        """Print the line of a finished cell and move the bar over all."""
+        self.finished += 1
+        if cell in self.shown:
+            self.bars.remove_task(self.shown.pop(cell))
+        left = (time.monotonic() - self.begun) / self.finished * (self.cells - self.finished)
+        self.bars.update(
+            self.total, completed=self.finished, text=f"{self.finished}/{self.cells}, {left:.0f} s left"
+        )
+        self.console.print(
+            f"[{self.finished}/{self.cells}] {cell}: {outcome(record)}", soft_wrap=True, markup=False
+        )
+
+
+def outcome(record: Record) -> str:
+    """Return one line: what a finished cell gave, or why it failed."""
+    if record.status == "failed":
+        return f"failed: {record.reason}"
+    if not record.epochs:
+        return f"nothing to train, {record.score_users_per_second:,.0f} users/s scored"
+    best = max(entry["NDCG@10"] for entry in record.curves)
+    return (
+        f"validation NDCG@10 {best:.4f}, {record.epochs} epochs, {record.train_seconds:.0f} s, "
+        f"{record.samples_per_second:,.0f} samples/s, {record.targets_per_second:,.0f} targets/s, "
+        f"{record.score_users_per_second:,.0f} users/s scored"
+    )

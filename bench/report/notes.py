@@ -1,0 +1,88 @@
+"""The lines under a table: what was measured on what, under which protocol, and what the marks mean."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.report.rows import TESTED, Row, Table
+
+LEVEL = 0.05
+"""Of significance."""
+
+
+def notes(table: Table) -> list[str]:
+    """Return the lines under a table: what was measured on what, and what its marks mean."""
+    facts = table.facts
+    lines = [f"Data: {table.dataset}" + (" (SIMULATED, not real)" if table.simulated else "") + _sizes(facts)]
+    lines += [
+        f"Behaviors: {' -> '.join(facts.get('behaviors', []))}; mapping: {facts.get('mapping') or 'none'}"
+    ]
+    lines += [_content(facts)]
+    options = [f"{name} {value}" for name, value in table.protocol.items() if name != "candidates"]
+    candidates = f"{table.protocol['candidates']}, hash {table.candidates_hash[:12]}"
+    lines += [f"Protocol: candidates {candidates}; {'; '.join(options)}"]
+    if "target_in_history" in facts:
+        lines += [
+            f"Held-out items that stand in the history shown already: {facts['target_in_history']:.3f} of all"
+        ]
+    seeds = sorted({seed for row in table.rows for seed in row.seeds})
+    lines += [
+        f"Seeds: {', '.join(map(str, seeds)) or 'none'}; mean ± sample deviation where there are several"
+    ]
+    return lines + _row_notes(table.rows, table)
+
+
+def _row_notes(rows: Sequence[Row], table: Table) -> list[str]:
+    """Return the notes that name rows: limits, options, marks."""
+    lines = []
+    limits = {
+        limit: [row.label for row in rows if row.limits == limit]
+        for limit in sorted({r.limits for r in rows})
+    }
+    for limit, labels in limits.items():
+        if limit:
+            lines.append(
+                f"Limit: {limit} for {'all models' if len(labels) == len(rows) else ', '.join(labels)}"
+            )
+    if cut := [row.label for row in rows if row.cut]:
+        lines.append(f"Training ended by the time limit, not by convergence: {', '.join(cut)}")
+    changed = [f"{row.label} ({_pairs(row.options)})" for row in rows if row.options]
+    if changed:
+        lines.append(f"Options other than the model's defaults: {'; '.join(changed)}")
+    if any(row.reconstruction for row in rows):
+        lines.append(
+            "† reconstruction: no official code was found and the paper alone does not fix the model"
+        )
+    tested = [row.p for row in rows if row.p is not None]
+    if tested:
+        best = next(row.label for row in rows if row.model == table.best)
+        test = f"paired sign-flip test over users on {TESTED}, Holm-corrected"
+        if max(tested) >= LEVEL:
+            lines.append(
+                f"* {best}, the best, is not significantly better than this row: p >= {LEVEL}, {test}"
+            )
+        else:
+            lines.append(
+                f"{best}, the best, is significantly better than every other row: p < {LEVEL}, {test}"
+            )
+    return lines
+
+
+def _sizes(facts: Mapping[str, Any]) -> str:
+    names = {"users": "users", "items": "items", "interactions": "events", "test_users": "test users"}
+    known = [f"{facts[name]:,} {words}" for name, words in names.items() if name in facts]
+    return ", " + ", ".join(known) if known else ""
+
+
+def _content(facts: Mapping[str, Any]) -> str:
+    """Say by what each modality was encoded and how many items have it."""
+    encoders, parts = facts.get("encoders", {}), []
+    for modality, share in facts.get("coverage", {}).items():
+        encoder = encoders.get(modality, "given features")
+        if isinstance(encoder, Mapping):
+            encoder = f"{encoder.get('name', 'given features')} {str(encoder.get('hash', ''))[:8]}".strip()
+        parts.append(f"{modality}: {encoder}, present for {share:.3f} of the items")
+    return "Modalities: " + ("; ".join(parts) or "none beside the item id")
+
+
+def _pairs(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in options.items())

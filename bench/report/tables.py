@@ -1,0 +1,215 @@
+"""A table in the forms that people and programs read: terminal, Markdown, CSV, LaTeX, JSON."""
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from bench.config import ProtocolOptions, flatten
+from bench.report.notes import LEVEL, notes
+from bench.report.rows import METRICS, Row, Table, Value, build, comparable
+
+__all__ = [
+    "METRICS", "Row", "Table", "Value", "build", "comparable", "notes", "show", "to_csv", "to_json",
+    "to_latex", "to_markdown", "write_tables",
+]  # fmt: skip
+
+COLUMNS = ("Seeds", "Weights", "Train s", "Epochs", "Users/s", "MiB")
+
+
+def to_markdown(table: Table) -> str:
+    """Return a Markdown table with its notes; best value bold, second underlined."""
+    head = ["Model", *table.metrics, *COLUMNS, "Remark"]
+    lines = [
+        "| " + " | ".join(head) + " |",
+        "|" + "|".join(["---", *["---:"] * (len(head) - 2), "---"]) + "|",
+    ]
+    for row in table.rows:
+        values = [_marked(table, row, name, "**{}**", "<u>{}</u>") for name in table.metrics]
+        remark = row.reason if row.status == "done" else f"{row.status}: {row.reason}"
+        cells = [row.label + _marks(row), *values, *_costs(row), remark]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    if table.chance:
+        chance = [f"{table.chance[name]:.4f}" for name in table.metrics]
+        lines.append("| " + " | ".join(["*chance*", *chance, *[""] * (len(COLUMNS) + 1)]) + " |")
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes(table))]) + "\n"
+
+
+def to_latex(table: Table) -> str:
+    """Return a `booktabs` table with its notes; best value bold, second underlined."""
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{Results on {_tex(table.dataset)}.}}"]
+    lines += [rf"\begin{{tabular}}{{l{'r' * len(table.metrics)}}}", r"\toprule"]
+    lines += [" & ".join(["Model", *map(_tex, table.metrics)]) + r" \\", r"\midrule"]
+    marks = {"†": r"$^{\dagger}$", "*": "$^{*}$"}
+    for row in table.rows:
+        values = [_marked(table, row, name, r"\textbf{{{}}}", r"\underline{{{}}}") for name in table.metrics]
+        shown = [value.replace("±", r"$\pm$") for value in values]
+        label = _tex(row.label) + "".join(marks[mark] for mark in _marks(row))
+        lines.append(" & ".join([label, *shown]) + r" \\")
+    if table.chance:
+        chance = [f"{table.chance[name]:.4f}" for name in table.metrics]
+        lines += [r"\midrule", " & ".join(["chance", *chance]) + r" \\"]
+    lines += [r"\bottomrule", r"\end{tabular}", "", r"\footnotesize"]
+    lines += [_tex(note).replace("†", marks["†"]) + r"\\" for note in notes(table)]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """Return a CSV file: a line a model and one for the chance level, every value in full precision."""
+    costs = ("parameters", "train_seconds", "epochs", "score_users_per_second", "peak_memory_mb")
+    values = [f"{name}{part}" for name in table.metrics for part in ("", " std")]
+    ground = [table.dataset, _protocol(table), table.candidates_hash, table.simulated]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        ["model", "label", "status", "seeds", *values, *costs, "p", "reason", "dataset", "protocol",
+         "candidates_hash", "simulated"]
+    )  # fmt: skip
+    for row in table.rows:
+        found = [row.metrics.get(name) for name in table.metrics]
+        shown = [part for value in found for part in ((value.mean, value.std) if value else (None, None))]
+        numbers = [getattr(row, name) for name in costs]
+        writer.writerow(
+            [row.model, row.label, row.status, len(row.seeds), *shown, *numbers, row.p, row.reason, *ground]
+        )
+    if table.chance:
+        shown = [part for name in table.metrics for part in (table.chance[name], None)]
+        writer.writerow(["chance", "chance", "done", "", *shown, *[""] * (len(costs) + 2), *ground])
+    return out.getvalue()
+
+
+def to_json(table: Table) -> str:
+    """Return the stable JSON form; keys may be added, never taken away."""
+    facts = {name: value for name, value in table.facts.items() if name not in ("name", "simulated")}
+    return json.dumps(
+        {
+            "dataset": table.dataset,
+            "protocol": table.protocol["candidates"],
+            "candidates_hash": table.candidates_hash,
+            "simulated": table.simulated,
+            "rows": [_json_row(row) for row in table.rows],
+            "chance": dict(table.chance),
+            "best": table.best,
+            "fingerprint": table.fingerprint,
+            "protocol_options": dict(table.protocol),
+            "data": facts,
+            "notes": notes(table),
+        },
+        indent=1,
+        ensure_ascii=False,
+    )
+
+
+def _json_row(row: Row) -> dict[str, Any]:
+    return {
+        "model": row.model,
+        "label": row.label,
+        "family": row.family,
+        "status": row.status,
+        "seeds": len(row.seeds),
+        "seed_list": list(row.seeds),
+        "metrics": {name: {"mean": value.mean, "std": value.std} for name, value in row.metrics.items()},
+        "parameters": row.parameters,
+        "train_seconds": row.train_seconds,
+        "epochs": row.epochs,
+        "score_users_per_second": row.score_users_per_second,
+        "peak_memory_mb": row.peak_memory_mb,
+        "p": row.p,
+        "options": dict(row.options),
+        "limits": row.limits,
+        "reconstruction": row.reconstruction,
+        "reason": row.reason,
+    }
+
+
+def show(table: Table, console: Console) -> None:
+    """Print a table and its notes to a terminal; 4 metrics with deviations fit 120 columns."""
+    title = f"{table.dataset} - {_protocol(table)}" + (" - SIMULATED DATA" if table.simulated else "")
+    grid = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    grid.add_column("Model", overflow="fold", min_width=12)
+    for name in (*table.metrics, *COLUMNS):
+        grid.add_column(name, justify="right", no_wrap=name in table.metrics)
+    for row in table.rows:
+        values = [
+            _marked(table, row, name, "[bold]{}[/bold]", "[underline]{}[/underline]")
+            for name in table.metrics
+        ]
+        grid.add_row(escape(row.label) + _marks(row), *values, *_costs(row))
+    if table.chance:
+        grid.add_section()
+        grid.add_row("chance", *(f"{table.chance[name]:.4f}" for name in table.metrics), *[""] * len(COLUMNS))
+    console.print(grid)
+    for row in table.rows:
+        if row.status != "done":
+            console.print(
+                f"{row.label} {row.status}: {row.reason}", style="red", markup=False, highlight=False
+            )
+    for note in notes(table):
+        console.print(note, markup=False, highlight=False)
+
+
+def write_tables(table: Table, folder: Path) -> list[Path]:
+    """Write `table_<dataset>_<protocol>` as .md, .csv, .tex and .json; each file is replaced whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"table_{table.dataset}_{_protocol(table)}".replace("/", "_")
+    written = []
+    for ending, make in (("md", to_markdown), ("csv", to_csv), ("tex", to_latex), ("json", to_json)):
+        path = folder / f"{name}.{ending}"
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        partial.write_text(make(table), encoding="utf-8")
+        partial.replace(path)
+        written.append(path)
+    return written
+
+
+def _protocol(table: Table) -> str:
+    """Return the candidates' name and whatever else differs from the default protocol: `full-global-time`."""
+    usual = flatten(ProtocolOptions())
+    other = [
+        value if isinstance(value, str) else f"{name}{value}"
+        for name, value in table.protocol.items()
+        if name != "candidates" and value != usual.get(name)
+    ]
+    return "-".join([table.protocol["candidates"], *other])
+
+
+def _marked(table: Table, row: Row, metric: str, best: str, second: str) -> str:
+    value = row.metrics.get(metric)
+    if value is None:
+        return row.status if metric == table.metrics[0] else ""
+    text = f"{value.mean:.4f}" + ("" if value.std is None else f"±{value.std:.4f}")
+    top = table.ranking(metric)
+    place = top.index(value.mean)
+    return (best, second, "{}")[min(place, 2)].format(text)
+
+
+def _marks(row: Row) -> str:
+    return ("†" if row.reconstruction else "") + ("*" if row.p is not None and row.p >= LEVEL else "")
+
+
+def _costs(row: Row) -> list[str]:
+    if not row.metrics:
+        return [""] * len(COLUMNS)
+    numbers = (row.train_seconds, row.score_users_per_second, row.peak_memory_mb)
+    seconds, speed, memory = (f"{number:,.0f}" for number in numbers)
+    return [str(len(row.seeds)), _short(row.parameters), seconds, str(row.epochs), speed, memory]
+
+
+def _short(number: int) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.1f}{letter}"
+    return str(number)
+
+
+def _tex(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "±": r"$\pm$", "<": r"$<$", ">": r"$>$"}
+    special |= {letter: f"\\{letter}" for letter in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\^{}"}
+    return "".join(special.get(letter, letter) for letter in text)

@@ -1,0 +1,270 @@
+import gzip
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from bench.datasets.table import Options, read
+
+from bench.errors import UserError
+
+TAOBAO = Path(__file__).parents[3] / "shared" / "data" / "taobao-cart-fav-buy"
+HEADER = "user,item,behavior,timestamp\n"
+EVENTS = HEADER + "1,10,cart,5\n1,11,buy,6\n2,10,fav,7\n"
+THREE = ("cart=click", "fav=click", "buy=favor")
+
+
+def folder_with(folder: Path, text: str | bytes, name: str = "events.csv") -> Path:
+    (folder / name).write_bytes(text.encode() if isinstance(text, str) else text)
+    return folder
+
+
+def complaint(raw: Path, options: Options | None = None) -> str:
+    with pytest.raises(UserError) as error:
+        read(raw, options or Options(behaviors=THREE))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_events_are_mapped_in_file_order(tmp_path: Path) -> None:
+    data = read(folder_with(tmp_path, EVENTS), Options(behaviors=THREE))
+    assert data.events.rows() == [(1, 10, "click", 5), (1, 11, "favor", 6), (2, 10, "click", 7)]
+    assert dict(data.events.schema) == {
+        "user": pl.Int64, "item": pl.Int64, "behavior": pl.String, "timestamp": pl.Int64
+    }  # fmt: skip
+    assert (data.behaviors, data.mapping) == (("click", "favor"), "cart -> click, fav -> click, buy -> favor")
+
+
+def test_plain_names_keep_their_order_with_the_target_last(tmp_path: Path) -> None:
+    data = read(folder_with(tmp_path, EVENTS), Options(behaviors=("cart", "buy", "fav")))
+    assert data.behaviors == ("cart", "buy", "fav")
+    assert data.events["behavior"].to_list() == ["cart", "buy", "fav"]
+
+
+@pytest.mark.parametrize("name", ["events.tsv", "events.csv.gz", "events.parquet", "my [log].csv"])
+def test_every_form_of_file_gives_the_same_events(tmp_path: Path, name: str) -> None:
+    expected = read(folder_with(tmp_path, EVENTS), Options(behaviors=THREE)).events
+    folder = tmp_path / "other"
+    folder.mkdir()
+    if name.endswith("tsv"):
+        folder_with(folder, EVENTS.replace(",", "\t"), name)
+    elif name.endswith("gz"):
+        folder_with(folder, gzip.compress(EVENTS.encode()), name)
+    elif name.endswith("parquet"):
+        pl.read_csv(tmp_path / "events.csv").write_parquet(folder / name)
+    else:
+        folder_with(folder, b"\xef\xbb\xbf" + EVENTS.replace(",", ";").replace("\n", "\r\n").encode(), name)
+    assert read(folder, Options(behaviors=THREE)).events.equals(expected)
+    assert read(folder / name, Options(behaviors=THREE)).events.equals(expected)
+
+
+def test_blank_lines_are_skipped_and_do_not_shift_the_row_of_a_fault(tmp_path: Path) -> None:
+    text = HEADER + '1,"a\nb",cart,5\n\n2,c,buy,6\n'
+    data = read(folder_with(tmp_path, text + "\n"), Options(behaviors=THREE))
+    assert data.events.rows() == [(1, "a\nb", "click", 5), (2, "c", "favor", 6)]
+    told = complaint(folder_with(tmp_path, text + "3,d,cart,soon\n"))
+    assert "events.csv: row 6: timestamp 'soon'" in told and "time_format" in told
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        (("7", "12"), [7, 12]),
+        (("7.0", "12"), [7, 12]),
+        (("007", "12"), ["007", "12"]),
+        (("A7", "12"), ["A7", "12"]),
+        (("-x", "1.5b"), ["-x", "1.5b"]),
+        (("9223372036854775807", "1"), ["9223372036854775807", "1"]),
+        (("8999999999999999999", "1"), [8999999999999999999, 1]),
+    ],
+)
+def test_ids_are_whole_numbers_or_text_and_lose_nothing(tmp_path: Path, ids, expected) -> None:
+    text = HEADER + "".join(f"{one},1,buy,{place}\n" for place, one in enumerate(ids))
+    assert read(folder_with(tmp_path, text), Options()).events["user"].to_list() == expected
+
+
+def test_whole_floats_in_parquet_become_whole_numbers(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"user": [1.0, 2.0], "item": ["a", "b"], "timestamp": [881250949.0, 1e15]})
+    frame.write_parquet(tmp_path / "events.parquet")
+    data = read(tmp_path, Options(behavior=""))
+    assert data.events.rows() == [(1, "a", "interaction", 881250949), (2, "b", "interaction", 10**15)]
+    assert data.behaviors == ("interaction",)
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ("1,10,cart,5\n12.5,10,buy,6\n", ["row 3", "user '12.5'", "whole number or text"]),
+        ("1,1.5e+10,cart,5\n1,10,buy,6\n", ["row 2", "item '1.5e+10'", "whole number or text"]),
+        ("1,10,cart,5\n-1,10,buy,6\n", ["row 3", "user '-1'", "0 or more"]),
+        ("1,10,cart,5\n,10,buy,6\n", ["row 3", "user is empty", "expected an id"]),
+        ("1,10,cart,5\n1,,buy,6\n", ["row 3", "item is empty", "expected an id"]),
+        (",,buy,\n1,10,cart,5\n", ["row 2", "user is empty"]),
+        ("1,10,cart,5\n1,10,,6\n", ["row 3", "behavior is empty"]),
+        ("1,10,cart,5\n1,10,buy\n", ["row 3", "timestamp is empty"]),
+        ("1,10,cart,5\n1,10,buy,6.5\n", ["row 3", "timestamp '6.5'", "whole number"]),
+        ("1,10,cart,5\n1,10,buy,6,7\n", ["row 3", "5 columns, expected 4"]),
+        ("1,10,cart,5\n1,10,fave,6\n", ["row 3", "behavior 'fave'", "did you mean 'fav'", "unlisted=drop"]),
+        ("1,10,cart,5\n1,10,fav,6\n", ["no event of the target behavior 'favor'", "cart (1)"]),
+        ("", ["row 2", "is empty"]),
+        ("1,10,cart,5\n1,10,\xff,6\n", ["row 3", "byte 0xff is not UTF-8"]),
+    ],
+)
+def test_a_fault_is_one_line_with_file_row_value_and_fix(tmp_path: Path, rows: str, told: list[str]) -> None:
+    message = complaint(folder_with(tmp_path, (HEADER + rows).encode("latin-1")))
+    assert [part for part in ["events.csv", *told] if part not in message] == [], message
+
+
+def test_an_empty_file_and_a_broken_one_are_refused(tmp_path: Path) -> None:
+    assert "events.csv: row 1: empty file" in complaint(folder_with(tmp_path, b""))
+    packed = gzip.compress(HEADER.encode() + bytes(range(48, 58)) * 5000)
+    assert "cannot be read" in complaint(folder_with(tmp_path, packed[:60], "cut.csv.gz") / "cut.csv.gz")
+    assert "cannot be read" in complaint(folder_with(tmp_path, b"nothing", "x.parquet") / "x.parquet")
+    assert "expected a file ending in .csv" in complaint(folder_with(tmp_path, b"x", "x.xlsx") / "x.xlsx")
+
+
+def test_a_missing_column_lists_the_columns_and_the_close_one(tmp_path: Path) -> None:
+    told = complaint(folder_with(tmp_path, EVENTS.replace("user,", "user_id,")))
+    assert "no column 'user'; found user_id, item, behavior, timestamp; did you mean 'user_id'? set" in told
+
+
+def test_several_behaviors_must_be_ordered_by_the_user(tmp_path: Path) -> None:
+    told = complaint(folder_with(tmp_path, EVENTS + "3,1,cart,9\n"), Options())
+    assert "cart (2)" in told and "buy (1)" in told and "behaviors=cart," in told
+    one = read(folder_with(tmp_path, HEADER + "1,10,buy,5\n"), Options())
+    assert one.behaviors == ("buy",)
+
+
+def test_unlisted_behaviors_can_be_dropped(tmp_path: Path) -> None:
+    data = read(folder_with(tmp_path, EVENTS), Options(behaviors=("cart", "buy"), unlisted="drop"))
+    assert data.events["behavior"].to_list() == ["cart", "buy"] and "fav dropped" in data.mapping
+
+
+@pytest.mark.parametrize("behaviors", [("cart", "cart"), ("cart=",), ("cart=a", "cart=b")])
+def test_a_behavior_listed_twice_or_without_a_name_is_refused(tmp_path: Path, behaviors) -> None:
+    assert "each value once" in complaint(folder_with(tmp_path, EVENTS), Options(behaviors=behaviors))
+
+
+@pytest.mark.parametrize(
+    ("time", "form"),
+    [
+        ("2020-01-02T03:04:05", ""), ("2020-01-02 03:04:05", ""), ("2020-01-02 03:04:05.000", ""),
+        ("2020-01-02T03:04:05Z", ""), ("2020-01-02T05:04:05.0+02:00", ""),
+        ("2/1/2020 03:04:05", "%d/%m/%Y %H:%M:%S"),
+    ],
+)  # fmt: skip
+def test_date_times_become_microseconds(tmp_path: Path, time: str, form: str) -> None:
+    data = read(folder_with(tmp_path, f"{HEADER}1,10,buy,{time}\n"), Options(time_format=form))
+    assert data.events["timestamp"].to_list() == [1_577_934_245_000_000]  # 2020-01-02 03:04:05 UTC, by `date`
+
+
+def test_dates_and_parquet_date_times_are_read(tmp_path: Path) -> None:
+    data = read(folder_with(tmp_path, HEADER + "1,10,buy,2020-01-02\n1,10,buy,2020-01-02T00:01\n"), Options())
+    midnight = 1_577_923_200_000_000
+    assert data.events["timestamp"].to_list() == [midnight, midnight + 60_000_000]
+    frame = pl.DataFrame({"user": [1], "item": [1], "behavior": ["buy"], "timestamp": [datetime(2020, 1, 2)]})
+    frame.write_parquet(tmp_path / "log.parquet")
+    assert read(tmp_path / "log.parquet", Options()).events["timestamp"].to_list() == [midnight]
+
+
+def test_a_time_of_another_format_is_named(tmp_path: Path) -> None:
+    told = complaint(folder_with(tmp_path, HEADER + "1,10,buy,2020-01-02\n"), Options(time_format="%d.%m.%Y"))
+    assert "row 2: timestamp '2020-01-02'; expected a time as in %d.%m.%Y" in told
+
+
+def item_folder(folder: Path, items: str) -> Path:
+    folder_with(folder, items, "items.csv")
+    return folder_with(folder, EVENTS)
+
+
+def test_the_item_table_gives_text_paths_and_attributes(tmp_path: Path) -> None:
+    rows = "10,Red shoe,warm,a/10.png,b1\n\n12,,,/pics/12.png,\n"
+    item_folder(tmp_path, "item,title,notes,image,brand\n" + rows)
+    columns = {"text_columns": ("title", "notes"), "attributes": ("brand",)}
+    data = read(tmp_path, Options(behaviors=THREE, items="items.csv", **columns))
+    assert data.items is not None and data.attributes == ("brand",)
+    assert data.items.rows(named=True) == [
+        {"item": 10, "title": "Red shoe warm", "image": f"{tmp_path}/a/10.png", "brand": "b1"},
+        {"item": 12, "title": None, "image": "/pics/12.png", "brand": None},
+    ]
+
+
+def test_item_ids_of_both_tables_have_one_type(tmp_path: Path) -> None:
+    item_folder(tmp_path, "item\n10\nA5\n")
+    data = read(tmp_path, Options(behaviors=THREE, items="items.csv"))
+    assert data.items is not None and data.items["item"].to_list() == ["10", "A5"]
+    assert data.events["item"].to_list() == ["10", "11", "10"]
+
+
+@pytest.mark.parametrize(
+    ("items", "changes", "told"),
+    [
+        ("item\n10\n11\n10\n", {}, ["items.csv: row 4", "item '10'", "one row an item"]),
+        ("item,title\n10,a\n,b\n", {}, ["items.csv: row 3", "item is empty"]),
+        ("item\n-3\n", {}, ["items.csv: row 2", "item '-3'", "0 or more"]),
+        ("item\n99\n", {}, ["items.csv", "no item of the events", "item_id="]),
+        ("id\n10\n", {}, ["items.csv: row 1: no column 'item'", "set item_id="]),
+        ("item\n10\n", {"attributes": ("brand",)}, ["no column 'brand'", "set attributes="]),
+        ("item\n10\n", {"text_columns": ("name",)}, ["no column 'name'", "set text_columns="]),
+        ("item\n10\n", {"items": "item.csv"}, ["item.csv: no such file", "did you mean 'items.csv'"]),
+    ],
+)
+def test_a_faulty_item_table_is_refused(tmp_path: Path, items: str, changes, told: list[str]) -> None:
+    options = Options(**{"behaviors": THREE, "items": "items.csv", **changes})
+    message = complaint(item_folder(tmp_path, items), options)
+    assert [part for part in told if part not in message] == [], message
+
+
+def test_vectors_follow_the_rows_of_the_item_table_and_nan_rows_are_absent(tmp_path: Path) -> None:
+    item_folder(tmp_path, "item\n11\n10\n12\n")
+    vectors = np.arange(6, dtype=np.float32).reshape(3, 2)
+    vectors[1] = np.nan
+    np.save(tmp_path / "image.npy", vectors)
+    options = Options(behaviors=THREE, items="items.csv", features_image="image.npy")
+    features = read(tmp_path, options).features
+    assert list(features) == ["image"] and features["image"].items == [11, 12]
+    assert features["image"].vectors.tolist() == [[0, 1], [4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("array", "told"),
+    [
+        (np.zeros((2, 4), np.float32), "(2, 4) float32, expected (3, D)"),
+        (np.zeros(3, np.float32), "expected (3, D)"),
+        (np.zeros((3, 4), np.int64), "int64, expected (3, D) float16 or float32"),
+        (np.array([[{}], [1], [2]], dtype=object), "not a plain .npy array"),
+    ],
+)
+def test_vectors_of_another_shape_or_type_are_refused(tmp_path: Path, array, told: str) -> None:
+    item_folder(tmp_path, "item\n11\n10\n12\n")
+    np.save(tmp_path / "image.npy", array, allow_pickle=True)
+    options = Options(behaviors=THREE, items="items.csv", features_image="image.npy")
+    assert told in complaint(tmp_path, options)
+
+
+def test_vectors_without_an_item_table_are_refused(tmp_path: Path) -> None:
+    told = complaint(folder_with(tmp_path, EVENTS), Options(behaviors=THREE, features_text="t.npy"))
+    assert "features_text=t.npy" in told and "items=FILE" in told
+
+
+def test_the_event_file_is_found_or_asked_for(tmp_path: Path) -> None:
+    assert "no table" in complaint(tmp_path)
+    folder_with(tmp_path, EVENTS, "a.csv")
+    folder_with(tmp_path, EVENTS, "b.csv")
+    assert "found a.csv, b.csv; set events=FILE" in complaint(tmp_path)
+    assert len(read(tmp_path, Options(behaviors=THREE, events="b.csv")).events) == 3
+    assert len(read(folder_with(tmp_path, EVENTS, "interactions.csv"), Options(behaviors=THREE)).events) == 3
+    assert "--raw" in complaint(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="--raw"):
+        read(None, Options())
+
+
+@pytest.mark.skipif(not TAOBAO.is_dir(), reason="../shared/data/taobao-cart-fav-buy is not there")
+def test_a_real_log_has_the_counts_of_its_readme() -> None:
+    data = read(TAOBAO, Options(user="user_id", item="item_id", behaviors=("cart", "fav", "buy")))
+    counts = dict(data.events["behavior"].value_counts().rows())
+    assert counts == {"buy": 167_862, "cart": 140_068, "fav": 49_482}
+    assert (data.events["user"].n_unique(), data.events["item"].n_unique()) == (31_882, 30_985)
+    # The file is sorted, so its order was kept.
+    assert data.events.equals(data.events.sort("user", "timestamp", maintain_order=True))

@@ -1,0 +1,273 @@
+import csv
+import dataclasses
+import io
+import json
+import time
+from itertools import product
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from bench.config import ProtocolOptions
+from bench.evaluation.significance import paired_p_values, paired_test
+from bench.experiments.store import Cell, Record
+from bench.report.tables import (
+    build,
+    comparable,
+    notes,
+    show,
+    to_csv,
+    to_json,
+    to_latex,
+    to_markdown,
+    write_tables,
+)
+
+USERS = 4
+FACTS = {
+    "name": "tiny",
+    "behaviors": ["click", "favor"],
+    "mapping": "pv -> click, fav -> favor",
+    "encoders": {"image": {"name": "ViT-B-32", "hash": "0123456789abcdef"}},
+    "coverage": {"image": 0.5},
+    "simulated": False,
+    "target_in_history": 0.25,
+    "users": 10,
+    "items": 200,
+    "interactions": 1000,
+    "test_users": USERS,
+}
+
+
+def record(model, ranks, seed=0, family="sequential", **changes):
+    cell = Cell("tiny", "f", ProtocolOptions(), "c" * 64, model, {}, "0", None, None, seed)
+    own = {name: changes.pop(name) for name in list(changes) if name in Cell.__dataclass_fields__}
+    cell = dataclasses.replace(cell, **own)
+    arrays = {
+        "test_user": np.arange(len(ranks)),
+        "test_rank": np.array(ranks),
+        "test_size": np.full(len(ranks), 100),
+    }
+    values = {
+        "status": "done", "reason": "", "label": model.upper(), "family": family, "reconstruction": False,
+        "parameters": 1500, "train_seconds": 10.0, "epochs": 3, "dataset": FACTS, "finished_at": "2025-01-01",
+    }  # fmt: skip
+    return Record(key=cell.key, cell=cell.as_dict(), ranks=arrays, **{**values, **changes})
+
+
+def failed(model, seed=0, reason="out of memory", **changes):
+    return record(model, [], seed, status="failed", reason=reason, **changes)
+
+
+def test_metrics_are_the_means_over_users_and_seeds():
+    # seed 0: hits at 10 for ranks 1, 3; seed 1: for rank 10 alone. NDCG = 1 / log2(1 + rank)
+    table = build([record("a", [1, 3, 11, 100]), record("a", [10, 20, 50, 60], seed=1)])
+    (row,) = table.rows
+    assert row.metrics["HR@10"].mean == pytest.approx((2 / 4 + 1 / 4) / 2)
+    assert row.metrics["HR@10"].std == pytest.approx(0.25 / np.sqrt(2))
+    assert row.metrics["HR@20"].mean == pytest.approx((3 / 4 + 2 / 4) / 2)
+    first, second = (1 + 0.5) / 4, 1 / np.log2(11) / 4
+    assert row.metrics["NDCG@10"].mean == pytest.approx((first + second) / 2)
+    assert row.seeds == (0, 1) and row.p is None
+
+
+def test_one_seed_has_no_deviation():
+    table = build([record("a", [1, 2, 3, 4])])
+    assert table.rows[0].metrics["HR@10"].std is None
+    assert "±" not in to_markdown(table).splitlines()[2]
+
+
+def test_the_chance_level_is_that_of_the_candidates():
+    table = build([record("a", [1, 2, 3, 4])], ["HR@10", "NDCG@1", "MRR"])
+    harmonic = sum(1 / n for n in range(1, 101))
+    assert table.chance == pytest.approx({"HR@10": 0.1, "NDCG@1": 0.01, "MRR": harmonic / 100})
+
+
+def test_families_stand_in_their_order_and_models_as_given():
+    rows = build(
+        [record("p", [1] * 4, family="proposed"), record("z", [1] * 4), record("b", [1] * 4),
+         record("h", [1] * 4, family="heuristic")]
+    ).rows  # fmt: skip
+    assert [row.model for row in rows] == ["h", "z", "b", "p"]
+
+
+def test_best_is_bold_and_second_underlined_in_each_metric():
+    lines = to_markdown(
+        build([record("a", [1, 1, 15, 15]), record("b", [5, 5, 5, 50]), record("c", [90] * 4)])
+    ).splitlines()
+    a, b, c, chance = lines[2:6]
+    assert a.startswith("| A | <u>0.5000</u> | **0.5000** | **1.0000** | **0.6250**")
+    assert b.startswith("| B* | **0.7500** | <u>0.2901</u> | <u>0.7500</u> | <u>0.2901</u>")
+    assert c.startswith("| C* | 0.0000 | 0.0000 |") and "**" not in chance and "<u>" not in chance
+
+
+def test_the_chance_row_is_never_marked():
+    text = to_markdown(build([record("a", [100] * 4)]))
+    assert "| *chance* | 0.1000 |" in text
+
+
+def test_a_failed_model_is_a_row_with_its_reason():
+    table = build([record("a", [1, 2, 3, 4]), failed("b")])
+    a, b = table.rows
+    assert (a.status, b.status, b.reason, b.metrics) == ("done", "failed", "out of memory", {})
+    assert "| B | failed |" in to_markdown(table) and "failed: out of memory |" in to_markdown(table)
+
+
+def test_a_table_of_failures_alone_still_prints():
+    table = build([failed("a"), failed("b")])
+    assert table.best is None and table.chance == {}
+    for text in (to_markdown(table), to_csv(table), to_latex(table), to_json(table)):
+        assert "out of memory" in text or text.startswith("\\begin")
+
+
+def test_a_model_with_one_failed_seed_is_partial():
+    (row,) = build([record("a", [1] * 4), failed("a", seed=1)]).rows
+    assert (row.status, row.seeds, row.reason) == ("partial", (0,), "seed 1: out of memory")
+
+
+def test_records_against_other_candidates_never_share_a_table():
+    with pytest.raises(ValueError, match="do not belong in one table"):
+        build([record("a", [1] * 4), record("b", [1] * 4, candidates_hash="d")])
+
+
+def test_records_of_other_users_never_share_a_table():
+    other = record("b", [1] * 4)
+    other.ranks["test_user"][0] = 9
+    with pytest.raises(ValueError, match="b: the records rank other users"):
+        build([record("a", [1] * 4), other])
+
+
+def test_comparable_keeps_the_newest_data_and_each_model_as_it_ran_last():
+    old = record("a", [1] * 4, candidates_hash="old", finished_at="2025-01-01")
+    first = [record("a", [1] * 4, seed=s, epochs=5, finished_at="2025-01-02") for s in (0, 1)]
+    last = [record("a", [1] * 4, seed=s, epochs=9, finished_at="2025-01-03") for s in (0, 1)]
+    other = record("b", [1] * 4, finished_at="2025-01-02")
+    assert comparable([last[0], old, *first, other, last[1]]) == [last[0], other, last[1]]
+    assert comparable([]) == []
+
+
+def test_shared_signs_give_the_p_value_of_the_exact_enumeration():
+    rng = np.random.default_rng(0)
+    best, others = rng.random(9), rng.random((3, 9))
+    signs = np.array(list(product([-1, 1], repeat=9)))
+    gaps = best - others
+    exact = [np.mean(np.abs(signs @ gap) >= abs(gap.sum()) - 1e-12) for gap in gaps]
+    assert paired_p_values(best, others, draws=40_000) == pytest.approx(exact, abs=0.01)
+    assert paired_p_values(best, others) == pytest.approx([paired_test(best, o).p for o in others], abs=0.02)
+
+
+def test_a_star_marks_rows_that_the_best_does_not_beat_significantly():
+    rng = np.random.default_rng(1)
+    good = rng.integers(1, 6, 300)
+    close = np.where(rng.random(300) < 0.5, good, np.clip(good + rng.integers(-1, 2, 300), 1, None))
+    table = build([record("best", good), record("close", close), record("bad", good + 40)])
+    p = {row.model: row.p for row in table.rows}
+    best = table.best
+    assert best is not None and p[best] is None and p["bad"] == pytest.approx(2 / 10_001, rel=0.6)
+    other = ({"best", "close"} - {best}).pop()
+    assert p[other] is not None and p[other] >= 0.05
+    text = to_markdown(table)
+    assert f"| {other.upper()}* |" in text and "| BAD |" in text
+    assert "not significantly better than this row" in text
+    text = to_markdown(build([record("best", good), record("bad", good + 40)]))
+    assert "BEST, the best, is significantly better than every other row" in text and "BAD*" not in text
+
+
+def test_a_table_of_many_users_and_models_takes_seconds():
+    rng = np.random.default_rng(2)
+    records = [record(f"m{i}", rng.integers(1, 100, 20_000)) for i in range(8)]
+    begun = time.perf_counter()
+    build(records)
+    assert time.perf_counter() - begun < 8
+
+
+def test_json_has_the_agreed_form():
+    table = build([record("a", [1, 2, 3, 4]), record("a", [2, 2, 3, 4], seed=1), failed("b")])
+    found = json.loads(to_json(table))
+    assert {"dataset", "protocol", "candidates_hash", "simulated", "rows"} <= found.keys()
+    assert (found["dataset"], found["protocol"], found["candidates_hash"]) == ("tiny", "uniform99", "c" * 64)
+    assert found["simulated"] is False
+    wanted = {"model", "label", "status", "seeds", "metrics", "parameters", "train_seconds", "epochs",
+              "score_users_per_second", "peak_memory_mb", "reason"}  # fmt: skip
+    assert all(wanted <= row.keys() for row in found["rows"])
+    assert found["rows"][0]["metrics"]["HR@10"] == {"mean": 1.0, "std": 0.0}
+    assert (found["rows"][0]["seeds"], found["rows"][0]["epochs"]) == (2, 3)
+    assert (found["rows"][1]["status"], found["rows"][1]["reason"]) == ("failed", "out of memory")
+
+
+def test_csv_has_full_precision_and_a_line_a_row():
+    rows = list(csv.DictReader(io.StringIO(to_csv(build([record("a", [1, 3, 11, 100]), failed("b")])))))
+    assert [row["model"] for row in rows] == ["a", "b", "chance"]
+    assert float(rows[0]["NDCG@10"]) == 0.375 and rows[0]["NDCG@10 std"] == "" and rows[1]["HR@10"] == ""
+    assert rows[0]["candidates_hash"] == "c" * 64 and rows[1]["reason"] == "out of memory"
+
+
+def test_latex_escapes_names_and_balances_its_braces():
+    text = to_latex(
+        build([record("a_b", [1] * 4, label="A_B & 100%", reconstruction=True), record("c", [50] * 4)])
+    )
+    assert r"A\_B \& 100\%$^{\dagger}$ & \textbf{1.0000}" in text and r"\underline{0.0000}" in text
+    assert text.count("{") == text.count("}") and text.count(r"\begin") == text.count(r"\end") == 2
+
+
+def test_the_notes_say_what_was_measured_on_what():
+    records = [
+        record(
+            "a", [1] * 4, max_minutes=2.0, stopped="minutes", reconstruction=True, options={"hidden_size": 8}
+        ),
+        record("b", [2] * 4),
+    ]
+    text = "\n".join(notes(build(records)))
+    for part in (
+        "tiny, 10 users, 200 items, 1,000 events, 4 test users",
+        "click -> favor; mapping: pv -> click, fav -> favor",
+        "image: ViT-B-32 01234567, present for 0.500 of the items",
+        "candidates uniform99, hash cccccccccccc; split leave-last-out",
+        "drop_target_click same_timestamp",
+        "stand in the history shown already: 0.250",
+        "Seeds: 0;",
+        "Limit: at most 2 min for A",
+        "Training ended by the time limit, not by convergence: A",
+        "A (hidden_size=8)",
+        "† reconstruction",
+    ):
+        assert part in text, part
+    assert "SIMULATED" not in text
+
+
+def test_simulated_data_are_named_everywhere():
+    generated = record("a", [1] * 4)
+    generated.dataset = {**FACTS, "simulated": True}
+    table = build([generated])
+    assert (
+        "SIMULATED" in to_markdown(table) and "SIMULATED" in to_latex(table) and "SIMULATED" in _shown(table)
+    )
+    assert json.loads(to_json(table))["simulated"] is True and "True" in to_csv(table)
+
+
+def _shown(table):
+    console = Console(width=120, record=True, file=io.StringIO())
+    show(table, console)
+    return console.export_text()
+
+
+def test_the_terminal_table_fits_120_columns_whole():
+    records = [
+        record("a-model-of-a-long-name", [1, 2, 3, s + 4], s, label="MB-STR + EBM (long)") for s in (0, 1, 2)
+    ]
+    lines = _shown(build([*records, failed("b")])).splitlines()
+    row = next(line for line in lines if "MB-STR" in line)
+    assert row.count("±") == 4 and "…" not in "".join(lines) and max(map(len, lines[:8])) <= 120
+    assert any(line == "B failed: out of memory" for line in lines)
+
+
+def test_files_are_written_whole_under_a_name_that_tells_the_protocol(tmp_path):
+    table = build([record("a", [1] * 4)])
+    names = [path.name for path in write_tables(table, tmp_path / "tables")]
+    assert names == [f"table_tiny_uniform99.{ending}" for ending in ("md", "csv", "tex", "json")]
+    changed = ProtocolOptions(candidates="full", split="global-time", candidates_seed=3)
+    (path, *_) = write_tables(build([record("a", [1] * 4, protocol=changed)]), tmp_path / "tables")
+    assert path.name == "table_tiny_full-global-time-candidates_seed3.md"
+    assert len(list((tmp_path / "tables").iterdir())) == 8
+    assert (tmp_path / "tables" / names[0]).read_text() == to_markdown(table)

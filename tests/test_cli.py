@@ -1,0 +1,302 @@
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from bench import cli
+from bench.data import library
+from bench.data.schema import Dataset, Interactions, ItemContent, Touched, save
+from bench.errors import UserError
+from bench.experiments import grid
+from bench.experiments.store import Store
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "tests" / "files" / "newest_item.py"
+HEAVY = {"torch", "pandas", "sklearn", "matplotlib", "optuna", "scipy"}
+
+
+def small_dataset(users: int = 30, events: int = 12, items: int = 150) -> Dataset:
+    """Each user goes around the catalog by steps of one: the item after the newest one comes next."""
+    rng = np.random.default_rng(0)
+    start = rng.integers(0, items, users)
+    item = ((start[:, None] + np.arange(events)) % items + 1).astype(np.int32)
+    behavior = np.tile(np.array([1, 1, 2], np.int8), users * events // 3)
+    offsets = np.arange(0, users * events + 1, events)
+    return Dataset(
+        name="small",
+        behaviors=("click", "favor"),
+        interactions=Interactions(offsets, item.ravel(), behavior, np.tile(np.arange(events), users)),
+        touched=Touched(offsets, np.sort(item, 1).ravel()),
+        content=ItemContent(items),
+        users=pl.Series("user", [f"u{number}" for number in range(users)]),
+        items=pl.DataFrame({"item": [f"i{number}" for number in range(items)]}),
+        metadata={"mapping": "every third event is a favor", "simulated": True},
+    )
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A prepared data set called `small` and an empty results folder."""
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("BENCH_RESULTS", str(tmp_path / "results"))
+    monkeypatch.delenv("COLUMNS", raising=False)
+    save(small_dataset(), library.home() / "small")
+    return tmp_path
+
+
+def call(*words: str):
+    return CliRunner().invoke(cli.app, list(words), catch_exceptions=False)
+
+
+def run_main(monkeypatch, *words: str):
+    """Run `main` as the installed command does; return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["bench", *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return end.value.code or 0
+
+
+def fresh_python(code: str, *words: str) -> tuple[str, float]:
+    """Run code in a new interpreter; return its stdout and the seconds it took."""
+    begun = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    return done.stdout, time.perf_counter() - begun
+
+
+WATCHED = """
+import sys
+from bench.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+print("MODULES", *sys.modules)
+"""
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["models"], ["models", "--json"]])
+def test_help_and_listings_import_nothing_heavy_and_answer_at_once(words):
+    text, seconds = fresh_python(WATCHED, *words)
+    assert not HEAVY & set(text.partition("MODULES ")[2].split())
+    assert seconds < 2  # half a second on a machine of one's own
+
+
+def test_run_prints_writes_and_stores_a_table(place):
+    done = call(
+        "run", "--models", f"popularity,{EXAMPLE}", "--dataset", "small", "--seeds", "2", "--epochs", "3"
+    )
+    assert done.exit_code == 0, done.output
+    assert "NewestItem" in done.stdout and "SIMULATED" in done.stdout and "at most 3 epochs" in done.stdout
+    assert len(Store(place / "results").records(status="done")) == 4
+    written = sorted(path.name for path in (place / "results" / "tables").iterdir())
+    assert written == [f"table_small_uniform99.{ending}" for ending in ("csv", "json", "md", "tex")]
+
+
+def test_the_example_of_the_readme_learns_and_beats_the_chance_level(place):
+    done = call(
+        "run", "--models", str(EXAMPLE), "--dataset", "small", "--set", "newest-item.hidden_size=64", "--json"
+    )
+    found = json.loads(done.stdout)
+    (row,) = found["rows"]
+    assert row["options"] == {"hidden_size": 64}
+    assert row["metrics"]["HR@10"]["mean"] > 3 * found["chance"]["HR@10"]
+
+
+def test_the_example_of_the_readme_is_the_tested_file():
+    assert EXAMPLE.read_text() in (ROOT / "README.md").read_text()
+
+
+def test_a_finished_table_is_printed_without_torch_and_without_running_again(place, monkeypatch):
+    words = ("run", "--models", "popularity,random", "--dataset", "small", "--seeds", "2", "--json")
+    first = json.loads(call(*words).stdout)
+    text, seconds = fresh_python(WATCHED, *words)
+    table, _, modules = text.partition("MODULES ")
+    assert json.loads(table) == first
+    assert not HEAVY & set(modules.split())
+    assert seconds < 3
+
+
+def test_fresh_runs_again(place):
+    words = ("run", "--models", "popularity", "--dataset", "small", "--seeds", "1")
+    call(*words)
+    (before,) = Store(place / "results").records()
+    call(*words)
+    assert Store(place / "results").records()[0].finished_at == before.finished_at
+    call(*words, "--fresh")
+    assert Store(place / "results").records()[0].finished_at > before.finished_at
+
+
+def test_a_failed_cell_is_a_row_and_exit_code_1_and_the_others_are_kept(place, tmp_path):
+    broken = tmp_path / "broken.py"
+    text = EXAMPLE.read_text().replace("newest-item", "broken").replace("    def loss", "    def lost")
+    broken.write_text(text)
+    done = call("run", "--models", f"popularity,{broken}", "--dataset", "small", "--json")
+    assert done.exit_code == 1
+    rows = {row["model"]: row for row in json.loads(done.stdout)["rows"]}
+    assert (rows["popularity"]["status"], rows["broken"]["status"]) == ("done", "failed")
+    assert "no loss" in rows["broken"]["reason"]
+
+
+def test_protocol_and_training_options_reach_the_run(place, monkeypatch):
+    seen = {}
+
+    def record(dataset_name, data_overrides, entries, overrides, protocol, training, seeds, store, **rest):
+        seen.update(locals())
+        raise UserError("enough seen")
+
+    monkeypatch.setattr(grid, "run_grid", record)
+    with pytest.raises(UserError, match="enough seen"):
+        call(
+            "run", "--dataset", "small", "--models", "heuristic", "--protocol", "full", "--max-minutes", "2",
+            "--seeds", "3", "--jobs", "2", "--set", "protocol.history=target", "--set", "data.min_events=3",
+            "--set", "training.evaluation_batch=8", "--device", "cpu",
+        )  # fmt: skip
+    assert (seen["protocol"].candidates, seen["protocol"].history) == ("full", "target")
+    assert dataclasses.astuple(seen["training"]) == (None, 2.0, "cpu", 8)
+    assert (seen["data_overrides"], list(seen["seeds"])) == ({"min_events": "3"}, [0, 1, 2])
+    assert {entry.card.family for entry in seen["entries"]} == {"heuristic"}
+    assert seen["store"].root == place / "results" and seen["rest"] == {
+        "jobs": 2,
+        "fresh": False,
+        "quiet": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "--dataset", "small", "--models", "sasrek"], "did you mean 'sasrec'"),
+        (
+            ["run", "--dataset", "small", "--protocol", "uniform"],
+            "expected one of uniform99, popular99, full",
+        ),
+        (["run", "--dataset", "small", "--max-minutes", "0"], "max_minutes must be above 0"),
+        (["run", "--dataset", "small", "--set", "epochs"], "expected key=value"),
+        (["run", "--dataset", "small", "--set", "training.epoch=1"], "did you mean 'epochs'"),
+        (["models", "sasrek"], "did you mean 'sasrec'"),
+        (["table", "--dataset", "small"], "holds no cell of small"),
+        (["data", "check", "smal"], "did you mean 'small'"),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(place, monkeypatch, capsys, words, message):
+    assert run_main(monkeypatch, *words) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err and printed.err.startswith("error: ") and printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize("words", [["--debug", "models", "sasrek"], ["models", "sasrek", "--debug"]])
+def test_debug_shows_the_traceback(monkeypatch, words):
+    monkeypatch.setattr(sys, "argv", ["bench", *words])
+    with pytest.raises(UserError, match="no model 'sasrek'"):
+        cli.main()
+
+
+def test_an_unknown_option_or_command_is_exit_code_2(monkeypatch, capsys):
+    assert run_main(monkeypatch, "run", "--modls", "all") == 2
+    assert run_main(monkeypatch, "rum") == 2
+    assert "No such option" in capsys.readouterr().err
+
+
+def test_an_interruption_is_one_line_and_exit_code_130(place, monkeypatch, capsys):
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(grid, "run_grid", interrupt)
+    assert run_main(monkeypatch, "run", "--dataset", "small", "--models", "random") == 130
+    assert "finished cells are kept" in capsys.readouterr().err
+
+
+def test_the_version_is_printed():
+    assert call("--version").stdout.startswith("bench 0.")
+
+
+def test_the_table_is_printed_from_the_store_in_every_form(place):
+    call("run", "--models", "popularity,random", "--dataset", "small")
+    assert "| Random" in call("table", "--format", "markdown").stdout
+    assert r"\begin{tabular}" in call("table", "--format", "latex").stdout
+    assert call("table", "--format", "csv", "--dataset", "small").stdout.startswith("model,label,")
+    assert "Popularity" in call("table").stdout
+    found = json.loads(call("table", "--json", "--metrics", "hr@5,MRR", "--models", "random").stdout)
+    assert [row["model"] for row in found["rows"]] == ["random"]
+    assert set(found["rows"][0]["metrics"]) == {"HR@5", "MRR"}
+
+
+def test_the_store_refuses_what_it_does_not_hold(place):
+    call("run", "--models", "popularity", "--dataset", "small")
+    for words, message in (
+        (["--protocol", "full"], "holds no cell of full"),
+        (["--models", "sasrec"], "no such model or family in the store"),
+        (["--metrics", "HR"], "expected HR@K, NDCG@K or MRR"),
+    ):
+        with pytest.raises(UserError, match=message):
+            call("table", *words)
+
+
+def test_a_table_never_mixes_candidates(place):
+    call("run", "--models", "popularity,random", "--dataset", "small")
+    call("run", "--models", "random", "--dataset", "small", "--set", "protocol.candidates_seed=1")
+    rows = json.loads(call("table", "--json").stdout)["rows"]
+    assert [row["model"] for row in rows] == ["random"]
+
+
+def test_models_are_listed_with_their_papers():
+    found = json.loads(call("models", "--json").stdout)
+    sasrec = next(row for row in found if row["name"] == "sasrec")
+    assert set(sasrec) == {"name", "label", "family", "paper", "year"} and sasrec["year"] == 2018
+
+
+def test_a_card_shows_options_with_their_doc_lines():
+    text = call("models", str(EXAMPLE)).stdout
+    for part in (
+        "NewestItem (newest-item), sequential",
+        "Inputs: item ids",
+        "Deviations: none known",
+        "Of Adam.",
+    ):
+        assert part in text
+    found = json.loads(call("models", str(EXAMPLE), "--json").stdout)
+    assert found["options"]["hidden_size"] == {"value": 32, "doc": "D."}
+
+
+def test_data_sets_are_listed_with_what_is_prepared(place):
+    rows = {row["name"]: row for row in json.loads(call("data", "list", "--json").stdout)}
+    assert rows["small"]["prepared"] and not rows["small"]["real"]
+    assert rows["ml-100k"]["real"] and not rows["ml-100k"]["prepared"] and rows["ml-100k"]["licence"]
+    assert "small" in call("data", "list").stdout
+
+
+def test_statistics_are_those_of_the_data_set(place):
+    by_name = json.loads(call("data", "stats", "small", "--json").stdout)
+    assert (by_name["name"], by_name["users"]) == ("small", 30)
+    assert json.loads(call("data", "stats", str(library.home() / "small"), "--json").stdout) == by_name
+    assert "30" in call("data", "stats", "small").stdout
+
+
+def test_check_is_silent_on_sound_data_and_exits_with_2_on_a_fault(place):
+    assert call("data", "check", "small").exit_code == 0
+    path = library.home() / "small" / "events.parquet"
+    events = pl.read_parquet(path)
+    events.with_columns(pl.lit(9999, pl.Int32).alias("item")).write_parquet(path)
+    done = call("data", "check", "small")
+    assert done.exit_code == 2 and "events.parquet" in done.stdout
+
+
+def test_the_doctor_names_versions_extras_and_folders(place):
+    text = call("doctor").stdout
+    for part in ("torch", "numpy", "extra [clip]", "cpu", "BENCH_DATA", "BENCH_RESULTS", "GiB free"):
+        assert part in text

@@ -1,0 +1,236 @@
+import ast
+import os
+import pickle
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+import bench
+from bench import registry
+from bench.errors import UserError
+
+ROOT = Path(bench.__file__).parent
+EXAMPLE = Path(__file__).parent / "files" / "newest_item.py"
+CARD = 'Card(name="{}", label="M", model="{}", family="{}", paper="p", year={}, inputs="i"{})\n'
+
+
+def card(name, model="Model", family="sequential", year=2020, rest=""):
+    return CARD.format(name, model, family, year, rest)
+
+
+@pytest.fixture
+def rooms(tmp_path, monkeypatch):
+    """A checkout with rooms of its own, in place of the real ones."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "baselines").mkdir()
+    monkeypatch.setattr(bench, "__path__", [str(tmp_path)])
+    return tmp_path
+
+
+def test_models_are_found_in_files_and_packages_of_both_rooms(rooms):
+    (rooms / "baselines" / "one.py").write_text("CARD = " + card("one") + "OTHER = " + card("one-ce"))
+    (rooms / "baselines" / "_draft.py").write_text("CARD = " + card("draft"))
+    (rooms / "models" / "big").mkdir()
+    (rooms / "models" / "big" / "__init__.py").write_text(
+        f"CARDS = ({card('big', family='proposed').strip()},)"
+    )
+    (rooms / "models" / "big" / "part.py").write_text("CARD = " + card("part"))
+    found = registry.entries()
+    assert {name: entry.module for name, entry in found.items()} == {
+        "one": "bench.baselines.one",
+        "one-ce": "bench.baselines.one",
+        "big": "bench.models.big",
+    }
+
+
+def test_models_stand_in_the_order_family_year_name(rooms):
+    cards = [
+        ("b", "multimodal", 2020), ("a", "proposed", 2019), ("d", "sequential", 2018),
+        ("c", "sequential", 2018), ("e", "sequential", 2016),
+        ("f", "heuristic", 2030), ("g", "multibehavior", 2000),
+    ]  # fmt: skip
+    for name, family, year in cards:
+        (rooms / "models" / f"{name}.py").write_text("CARD = " + card(name, family=family, year=year))
+    assert list(registry.entries()) == ["f", "e", "c", "d", "b", "g", "a"]
+    assert [entry.card.name for entry in registry.select("a,d,e")] == ["e", "d", "a"]
+
+
+def test_a_name_taken_twice_names_both_files(rooms):
+    for room in registry.ROOMS:
+        (rooms / room / "x.py").write_text("CARD = " + card("same"))
+    with pytest.raises(UserError, match=r"baselines/x.py: model 'same' is in .*models/x.py too"):
+        registry.entries()
+
+
+@pytest.mark.parametrize("text", ["CARD = Card(name=NAME)", "CARD = Card(name='x')", "def broken("])
+def test_a_card_that_cannot_be_read_names_the_file(rooms, text):
+    (rooms / "models" / "x.py").write_text(text)
+    with pytest.raises(UserError, match="models/x.py: card not readable"):
+        registry.entries()
+
+
+def test_an_unknown_family_is_refused(rooms):
+    (rooms / "models" / "x.py").write_text("CARD = " + card("x", family="sequencial"))
+    with pytest.raises(UserError, match="did you mean 'sequential'"):
+        registry.entries()
+
+
+def test_an_entry_point_brings_the_one_class_it_names(rooms, tmp_path, monkeypatch):
+    (tmp_path / "their_package.py").write_text(
+        "A = " + card("theirs", "Theirs") + "B = " + card("hidden", "Hidden")
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    point = EntryPoint("theirs", "their_package:Theirs", registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "m3bench.models" else [])
+    assert {name: entry.module for name, entry in registry.entries().items()} == {"theirs": "their_package"}
+    assert "their_package" not in sys.modules
+
+
+def test_an_entry_point_without_its_module_is_named(rooms, monkeypatch):
+    point = EntryPoint("gone", "no_such_module_here:Model", registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    with pytest.raises(UserError, match="entry point gone = no_such_module_here:Model"):
+        registry.entries()
+
+
+def test_all_families_names_and_paths_may_be_mixed_each_once():
+    everything = registry.select("all")
+    assert [entry.card.name for entry in everything] == list(registry.entries())
+    mixed = registry.select(f"sasrec, heuristic,{EXAMPLE},sasrec")
+    names = [entry.card.name for entry in mixed]
+    assert {entry.card.family for entry in mixed[:-2]} == {"heuristic"}
+    assert names[-2:] == ["sasrec", "newest-item"]
+
+
+def test_an_unknown_model_gets_a_hint():
+    with pytest.raises(UserError, match=r"--models sasrek: no such model or family; did you mean 'sasrec'"):
+        registry.select("sasrek")
+
+
+def test_choosing_nothing_is_refused():
+    with pytest.raises(UserError, match="no model chosen"):
+        registry.select(" , ")
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(UserError, match="--models nowhere/mine.py: no such file"):
+        registry.select("nowhere/mine.py")
+
+
+def test_a_file_without_a_card_says_what_to_write(tmp_path):
+    (tmp_path / "mine.py").write_text("x = 1\n")
+    with pytest.raises(UserError, match=r"holds no Card; write `CARD = Card\(name="):
+        registry.select(str(tmp_path / "mine.py"))
+
+
+def test_a_given_file_may_not_take_a_registered_name(tmp_path):
+    (tmp_path / "mine.py").write_text("CARD = " + card("sasrec"))
+    with pytest.raises(UserError, match=r"'sasrec' is taken by .*sasrec.py"):
+        registry.select(str(tmp_path / "mine.py"))
+
+
+def test_the_path_of_a_registered_file_is_the_registered_model():
+    known = registry.entries()["sasrec"]
+    assert known in registry.select(str(known.path)) and registry.select(
+        f"{known.path},all"
+    ) == registry.select("all")
+
+
+def test_a_given_file_is_imported_once_under_a_stable_name():
+    (entry,) = registry.select(str(EXAMPLE))
+    (again,) = registry.select(os.path.relpath(EXAMPLE))
+    assert entry == again
+    kind = entry.load()
+    assert kind is again.load() and kind.__module__ == entry.module
+    assert pickle.loads(pickle.dumps(kind.Config(hidden_size=8))) == kind.Config(hidden_size=8)
+
+
+def test_a_pickled_entry_loads_in_another_process(tmp_path):
+    (entry,) = registry.select(str(EXAMPLE))
+    (tmp_path / "entry").write_bytes(pickle.dumps(entry))
+    code = f"import pickle; print(pickle.load(open({str(tmp_path / 'entry')!r}, 'rb')).load().__name__)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.strip() == "NewestItem"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("", "no class 'Model', named by card 'mine'"),
+        ("class Model: pass\n", "'Model' is not a Recommender subclass"),
+        (
+            "import no_such_library\n",
+            "cannot be imported: ModuleNotFoundError: No module named 'no_such_library'",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_line(tmp_path, body, message):
+    (tmp_path / "mine.py").write_text("from bench.interface import Card\nCARD = " + card("mine") + body)
+    (entry,) = registry.select(str(tmp_path / "mine.py"))
+    with pytest.raises(UserError) as error:
+        entry.load()
+    assert message in str(error.value) and str(tmp_path / "mine.py") in str(error.value)
+
+
+def test_the_code_hash_follows_the_file_and_what_is_shared(tmp_path, monkeypatch):
+    path = tmp_path / "mine.py"
+    path.write_text("CARD = " + card("mine"))
+    (entry,) = registry.select(str(path))
+    first = entry.code_hash()
+    (tmp_path / "beside.py").write_text("x = 1")
+    assert entry.code_hash() == first
+    path.write_text(path.read_text() + "# a comment\n")
+    assert entry.code_hash() != first
+    second = entry.code_hash()
+    monkeypatch.setattr(registry, "_shared_digest", lambda: "other")
+    assert entry.code_hash() != second
+
+
+def test_the_code_hash_of_a_package_covers_all_its_files(rooms):
+    folder = rooms / "models" / "big"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "__init__.py").write_text("CARD = " + card("big"))
+    entry = registry.entries()["big"]
+    hashes = [entry.code_hash()]
+    for name in ("part.py", "deep/part.py"):
+        (folder / name).write_text("x = 1")
+        hashes.append(entry.code_hash())
+    assert len(set(hashes)) == 3
+
+
+def test_everything_between_events_and_ranks_is_in_the_code_hash():
+    """Follow the imports of training and ranking; data, options and cards are keyed otherwise."""
+    elsewhere = {"data/schema.py", "config.py", "cards.py", "errors.py", "registry.py", "__init__.py"}
+    shared = {path.relative_to(ROOT).as_posix() for pattern in registry.SHARED for path in ROOT.glob(pattern)}
+    waiting, seen = ["training/data.py", "training/loop.py"], set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name in elsewhere:
+            continue
+        seen.add(name)
+        for node in ast.walk(ast.parse((ROOT / name).read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bench."):
+                place = node.module.removeprefix("bench.").replace(".", "/")
+                parts = [f"{place}.py", *(f"{place}/{alias.name}.py" for alias in node.names)]
+                waiting += [part for part in parts if (ROOT / part).is_file()]
+    assert len(seen) > 10 and seen <= shared
+
+
+def test_listing_and_hashing_import_no_heavy_library():
+    code = "import sys, bench.registry as r; [e.code_hash() for e in r.select('all')]; print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert not {"torch", "pandas", "sklearn", "matplotlib", "optuna", "polars"} & set(done.stdout.split())
+
+
+def test_every_registered_model_has_a_whole_card():
+    for name, entry in registry.entries().items():
+        assert name == name.lower() and entry.card.label and entry.card.paper and entry.card.inputs, name
