@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Fair tables of multi-behavior, multi-modal recommenders.\n\n"
-    "First table: bench run --models all --dataset ml-100k --max-minutes 1",
+    "First table: bench run --models all --dataset ml-100k --max-minutes 2",
 )
 app.add_typer(cli_data.app, name="data")
 app.command()(cli_models.models)
