@@ -59,16 +59,7 @@ def run_cell(
         record = _finished(cell, entry, task, *_run(cell, entry, task, training, store, watcher))
         store.write(record)
         store.checkpoint_path(cell.key).unlink(missing_ok=True)
-    except (
-        UserError,
-        RuntimeError,
-        ValueError,
-        TypeError,
-        AssertionError,
-        KeyError,
-        IndexError,
-        MemoryError,
-    ) as error:
+    except Exception as error:  # a user's model may raise anything, and the other cells must go on
         record = _failed(cell, entry, task, error)
         store.write(record)
     return record

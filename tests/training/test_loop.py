@@ -126,7 +126,8 @@ def test_the_time_limit_ends_training_and_leaves_weights(make_task):
 
 def test_every_stage_gets_its_share_of_the_time(make_task):
     data = training_data(make_task())
-    result = fit(model_for(data, epochs=10**6, patience=10**6, stages=2), data, CPU, FitOptions(max_minutes=0.02))
+    model = model_for(data, epochs=10**6, patience=10**6, stages=2)
+    result = fit(model, data, CPU, FitOptions(max_minutes=0.02))
     spent = {name: max(c["seconds"] for c in result.curves if c["stage"] == name) for name in ("s0", "s1")}
     assert spent["s0"] == pytest.approx(0.6, abs=0.4) and spent["s1"] > spent["s0"]
 
