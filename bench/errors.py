@@ -14,6 +14,8 @@ class UserError(Exception):
 def hint(value: str, known: Iterable[str]) -> str:
     """Return `did you mean 'x'? ` for the closest known names, or a short list of what is known."""
     names = sorted(set(known))
+    if not names:
+        return "none is known yet"
     close = get_close_matches(value, names, n=3, cutoff=0.55)
     if close:
         return "did you mean " + " or ".join(f"'{name}'" for name in close) + "?"

@@ -122,8 +122,8 @@ def prepare_named(
     options, filters, encoders = _split_options(kinds, card, overrides)
     if raw is None and card.needs_raw:
         raise UserError(_missing(card, overrides))
-    if raw is not None and not raw.is_dir():
-        raise UserError(f"--raw {raw}: no such folder; put there: {card.files}")
+    if raw is not None and not raw.exists():
+        raise UserError(f"--raw {raw}: nothing there; expected: {card.files}")
     recorded = {"name": reader, "options": flatten(options)}
     return prepare(module.read(raw, options), target.name, target, filters, encoders, recorded)
 

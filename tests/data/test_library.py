@@ -178,7 +178,7 @@ def test_a_brought_data_set_is_found_after_its_preparation_with_and_without_a_na
 
 
 def test_a_missing_raw_folder_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"--raw .*nowhere: no such folder; put there: log.csv"):
+    with pytest.raises(UserError, match=r"--raw .*nowhere: nothing there; expected: log.csv"):
         library.prepare_named("brought", raw=tmp_path / "nowhere", name=None, overrides={})
     with pytest.raises(UserError, match=r"bench data prepare brought --raw DIR"):
         library.prepare_named("brought", raw=None, name=None, overrides={})
