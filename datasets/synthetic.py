@@ -31,12 +31,12 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
-from bench.datasets.synthetic_choice import choose
-from bench.datasets.synthetic_content import pictures, show, titles
 from numpy.typing import NDArray
 
 from bench.cards import DatasetCard
 from bench.data.schema import RawData, RawFeatures
+from bench.datasets.synthetic_choice import choose
+from bench.datasets.synthetic_content import pictures, show, titles
 
 CARD = DatasetCard(
     name="synthetic",
@@ -82,7 +82,7 @@ class Options:
     """Seed of everything."""
     preference_strength: float = 4.0
     """How sharply users choose: inverse temperature of the softmax, 0 is popularity alone."""
-    popularity_skew: float = 0.7
+    popularity_skew: float = 0.8
     """Exponent of popularity over rank; 0 is flat."""
     content_strength: float = 1.0
     """Share of the variance of image and text that tells of the item's factors; 0 is without meaning."""
@@ -253,8 +253,7 @@ def _factors(options: Options, rng: np.random.Generator) -> tuple[Floats, Floats
 def _interests(shape: tuple[int, int], clusters: int, rng: np.random.Generator) -> Integers:
     """Return (U, L) the Markov chain of interests; successors form one cycle through all clusters."""
     order = rng.permutation(clusters)
-    successor = np.empty(clusters, np.int64)
-    successor[order] = np.roll(order, -1)
+    successor = np.roll(order, -1)[np.argsort(order)]
     path = rng.integers(clusters, size=shape)  # where a jump would land
     move = rng.random(shape)
     for position in range(1, shape[1]):

@@ -1,6 +1,4 @@
-"""What an item shows of its factors: noisy vectors, and titles and pictures made of the same noisy
-factors.
-"""
+"""What an item shows of its factors: noisy vectors, and titles and pictures of the same noisy factors."""
 
 import math
 from collections.abc import Iterator

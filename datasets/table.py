@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
-from bench.datasets.table_file import Table, event_file, named_file, open_table, text_of
 
 from bench.cards import DatasetCard
 from bench.data.schema import RawData, RawFeatures
+from bench.datasets.table_file import Table, event_file, named_file, open_table, text_of
 from bench.errors import UserError, hint
 
 CARD = DatasetCard(

@@ -6,9 +6,8 @@ CDMD block, Eq. 6-13), `experts` (Eq. 14-19), `disentangle` (Eq. 20), `fusion` (
 run as one batched call).
 """
 
-from bench.models.m3bsr.model import M3BSR
-
 from bench.interface import Card
+from bench.models.m3bsr.model import M3BSR
 
 __all__ = ["CARDS", "M3BSR"]
 

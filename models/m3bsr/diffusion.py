@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from bench.models.m3bsr.config import Denoising
-from bench.models.m3bsr.grouped import GroupedLinear, attend, split_heads
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from bench.models.m3bsr.config import Denoising
+from bench.models.m3bsr.grouped import GroupedLinear, attend, split_heads
 
 
 class Schedule(nn.Module):

@@ -5,9 +5,10 @@ alone: the same numbers at a fraction of the cost.
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from bench.models.m3bsr.config import Experts
 from bench.models.m3bsr.grouped import GroupedLinear, GroupedNorm, attend, split_heads
-from torch import Tensor, nn
 
 
 class Layer(nn.Module):

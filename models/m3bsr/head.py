@@ -4,8 +4,9 @@ target.
 """
 
 import torch
-from bench.models.m3bsr.inputs import InputLayer
 from torch import Tensor, nn
+
+from bench.models.m3bsr.inputs import InputLayer
 
 
 class ItemEncoder(nn.Module):

@@ -5,10 +5,10 @@ and the item encoder.
 """
 
 import torch
-from bench.models.m3bsr.config import M3BSRConfig
 from torch import Tensor, nn
 
 from bench.interface import DatasetInfo
+from bench.models.m3bsr.config import M3BSRConfig
 from bench.nn.content import FeatureTable
 
 MODALITIES = ("id", "image", "text")

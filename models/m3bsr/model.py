@@ -1,6 +1,9 @@
 """M3BSR: the data flow from a history to scores, and the loss (Eq. 24)."""
 
 import torch
+from torch import Tensor, nn
+
+from bench.interface import Batch, DatasetInfo, Next, Recommender, Stage, TrainingEvents
 from bench.models.m3bsr.config import M3BSRConfig
 from bench.models.m3bsr.diffusion import ConditionalDenoising
 from bench.models.m3bsr.disentangle import disentanglement
@@ -8,9 +11,6 @@ from bench.models.m3bsr.experts import Encoder, SharedExpert
 from bench.models.m3bsr.fusion import RoutingFusion
 from bench.models.m3bsr.head import ItemEncoder
 from bench.models.m3bsr.inputs import MODALITIES, InputLayer
-from torch import Tensor, nn
-
-from bench.interface import Batch, DatasetInfo, Next, Recommender, Stage, TrainingEvents
 from bench.nn.losses import chunked_cross_entropy, sampled_cross_entropy
 from bench.nn.scoring import dot_scores
 

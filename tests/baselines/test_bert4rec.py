@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from bench.baselines.bert4rec import BERT4Rec, BERT4RecConfig
 from torch import Tensor
 
+from bench.baselines.bert4rec import BERT4Rec, BERT4RecConfig
 from bench.data.batches import TrainingBatches
 from bench.data.schema import Interactions
 from bench.data.split import split

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from bench.baselines.gru4rec import GRU4Rec, GRU4RecConfig, bpr_max, top1
 from torch import Tensor
 
+from bench.baselines.gru4rec import GRU4Rec, GRU4RecConfig, bpr_max, top1
 from bench.interface import Batch, DatasetInfo, ItemContent, TrainingEvents
 
 ITEMS, USERS = 20, 4

@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
+
 from bench.baselines.heuristics import (
     ItemKNN,
     ItemKNNConfig,
@@ -14,8 +16,6 @@ from bench.baselines.heuristics import (
     Random,
     nearest,
 )
-from scipy import sparse
-
 from bench.interface import Batch, DatasetInfo, ItemContent, TrainingEvents
 
 ITEMS = 6

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from bench.baselines.sasrec import Block, SASRec, SASRecConfig
 from torch import Tensor
 
+from bench.baselines.sasrec import Block, SASRec, SASRecConfig
 from bench.interface import Batch, DatasetInfo, ItemContent, TrainingEvents
 
 ITEMS, USERS = 20, 4

@@ -4,9 +4,9 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+
 from bench.datasets import movielens
 from bench.datasets.movielens import Options, read
-
 from bench.errors import UserError
 
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from bench.datasets.table import Options, read
 
+from bench.datasets.table import Options, read
 from bench.errors import UserError
 
 TAOBAO = Path(__file__).parents[3] / "shared" / "data" / "taobao-cart-fav-buy"

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+
+from bench.interface import Batch, DatasetInfo, ItemContent
 from bench.models.m3bsr.config import Denoising, Disentanglement, M3BSRConfig, Softmax
 from bench.models.m3bsr.diffusion import ConditionalDenoising, Schedule
 from bench.models.m3bsr.disentangle import disentanglement
 from bench.models.m3bsr.fusion import RoutingFusion
 from bench.models.m3bsr.model import M3BSR, gather, masked_mean, scatter
-
-from bench.interface import Batch, DatasetInfo, ItemContent
 
 N, USERS, L = 30, 9, 8
 
