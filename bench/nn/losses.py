@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-LOGITS_AT_ONCE = 2**24
-"""Most logits held at one time by `chunked_cross_entropy`, 64 MiB in float32."""
+LOGITS_AT_ONCE = {"cpu": 2**21, "cuda": 2**26}
+"""Most logits held at one time by `chunked_cross_entropy`, by device: 8 MiB in float32 stay in a CPU's cache
+(5,000 rows over 1,682 items: half the time of the plain loss), a GPU wants large products."""
 
 
 def chunked_cross_entropy(
@@ -43,11 +44,12 @@ def chunked_cross_entropy(
     """
     share = _shares(labels, weights, hidden.dtype)
     rows, num_items = len(labels), len(table) - 1
-    if rows * num_items <= LOGITS_AT_ONCE and num_items <= chunk:
+    most = LOGITS_AT_ONCE.get(hidden.device.type, LOGITS_AT_ONCE["cpu"])
+    if rows * num_items <= most and num_items <= chunk:
         logits = hidden @ table[1:].T  # (n, N)
         logits = logits if bias is None else logits + bias[1:]
         return (share * F.cross_entropy(logits, labels - 1, reduction="none")).sum()
-    size = max(1, min(chunk, LOGITS_AT_ONCE // max(rows, 1)))
+    size = max(1, min(chunk, most // max(rows, 1)))
     return _ChunkedCrossEntropy.apply(hidden, table, bias, labels, share, size)
 
 

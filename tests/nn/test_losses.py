@@ -76,7 +76,7 @@ def test_chunks_shrink_so_that_no_more_logits_than_the_budget_are_held(
         assert len(buffer) == 5 * ROWS
         return original(hidden, table, bias, block, buffer)
 
-    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", 5 * ROWS)
+    monkeypatch.setitem(losses.LOGITS_AT_ONCE, "cpu", 5 * ROWS)
     monkeypatch.setattr(losses, "_logits", seen)
     hidden, table, _, labels, _ = problem()
     chunked_cross_entropy(hidden, table, labels).backward()
