@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from bench.config import ProtocolOptions, TrainingOptions
 from bench.data import library
 from bench.data.schema import load
 from bench.data.task import Task, open_task
+from bench.errors import UserError
 from bench.experiments.progress import PAUSE, Display, Note, Teller
 from bench.experiments.store import Cell, Record, Store
 from bench.registry import Entry
@@ -120,14 +122,28 @@ def _run(missing: list[Order], jobs: int, send: Callable[[Note], None]) -> Itera
         yield from (run_order(order, send) for order in missing)
         return
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, ProcessPoolExecutor(min(jobs, len(missing)), context) as pool:
+    with context.Manager() as manager:
+        pool = ProcessPoolExecutor(min(jobs, len(missing)), context)
         notes = manager.Queue()
         waiting = {pool.submit(run_order, order, notes.put) for order in missing}
-        while waiting:
-            done, waiting = wait(waiting, timeout=PAUSE, return_when=FIRST_COMPLETED)
-            while not notes.empty():
-                send(notes.get())
-            yield from (future.result() for future in done)
+        try:
+            while waiting:
+                done, waiting = wait(waiting, timeout=PAUSE, return_when=FIRST_COMPLETED)
+                while not notes.empty():
+                    send(notes.get())
+                yield from (future.result() for future in done)
+        except BrokenProcessPool as error:
+            fix = "run with fewer --jobs or a smaller batch_size; finished cells are kept"
+            raise UserError(f"a cell's process was killed, most likely for want of memory; {fix}") from error
+        finally:
+            _end(pool, abandoned=bool(waiting))
+
+
+def _end(pool: ProcessPoolExecutor, abandoned: bool) -> None:
+    """Close the pool; after an interruption end its processes too, which would go on with what is queued."""
+    pool.shutdown(wait=not abandoned, cancel_futures=True)
+    for child in multiprocessing.active_children() if abandoned else []:
+        child.terminate()
 
 
 def run_order(order: Order, send: Callable[[Note], None]) -> Record:

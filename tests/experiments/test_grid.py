@@ -1,5 +1,7 @@
 """Cells end to end, on a small generated data set."""
 
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,10 @@ import torch
 from bench import registry
 from bench.config import ProtocolOptions, TrainingOptions
 from bench.data import library
+from bench.errors import UserError
 from bench.evaluation.metrics import chance, hit_rate, ndcg
 from bench.experiments import grid, run
-from bench.experiments.progress import Note, Teller
+from bench.experiments.progress import Display, Note, Teller
 from bench.experiments.store import Store
 
 SMALL = {"users": 120, "items": 220, "events_per_user": 12}
@@ -48,19 +51,19 @@ def data_home(tmp_path_factory):
     patch.undo()
 
 
-def cells(tmp_path, models, seeds=1, jobs=1, fresh=False, options=None, **protocol):
+def cells(tmp_path, models, seeds=1, jobs=1, fresh=False, options=None, epochs=2, quiet=True, **protocol):
     return grid.run_grid(
         "tiny",
         {},
         registry.select(models),
         options or {},
         ProtocolOptions(**protocol),
-        TrainingOptions(epochs=2),
+        TrainingOptions(epochs=epochs),
         range(seeds),
         Store(tmp_path),
         jobs=jobs,
         fresh=fresh,
-        quiet=True,
+        quiet=quiet,
     )
 
 
@@ -128,6 +131,33 @@ def test_an_interrupted_cell_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     assert epochs == [0, 1, 1]  # the first epoch was not trained again
     np.testing.assert_array_equal(resumed.ranks["test_rank"], whole.ranks["test_rank"])
     assert not list((tmp_path / "checkpoints").glob("*"))
+
+
+KILLED = CONSTANT.replace('"constant"', '"killed"').replace(
+    "        return torch",
+    "        import os, signal\n        os.kill(os.getpid(), signal.SIGKILL)\n        return torch",
+)
+
+
+def test_a_killed_process_is_one_line_and_finished_cells_are_kept(tmp_path):
+    (tmp_path / "killed.py").write_text(KILLED, encoding="utf-8")
+    cells(tmp_path, "popularity")
+    with pytest.raises(UserError, match="process was killed.*finished cells are kept"):
+        cells(tmp_path, str(tmp_path / "killed.py"), seeds=2, jobs=2)
+    assert [r.status for r in Store(tmp_path).records()] == ["done"]
+
+
+def test_an_interruption_ends_the_other_processes(tmp_path, monkeypatch):
+    def interrupted(self, note):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Display, "show", interrupted)
+    endless = {"sasrec": {"patience": 10**6}}
+    with pytest.raises(KeyboardInterrupt):
+        cells(tmp_path, "sasrec", seeds=3, jobs=2, options=endless, epochs=10**6, quiet=False)
+    for child in multiprocessing.active_children():
+        child.join(20)
+    assert not multiprocessing.active_children()
 
 
 def test_candidates_do_not_depend_on_model_or_seed(tmp_path):
