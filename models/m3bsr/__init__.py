@@ -1,5 +1,5 @@
-"""M3BSR: Cui, Lu, Tong, Wang, Li, Zhao, "Multi-modal Multi-behavior Sequential Recommendation with
-Conditional Diffusion-based Feature Denoising", SIGIR 2025, arXiv:2508.05352.
+"""M3BSR: Cui, Lu, Tong, Li, Zhao, "Multi-modal Multi-behavior Sequential Recommendation with
+Conditional Diffusion-Based Feature Denoising", SIGIR 2025, arXiv:2508.05352.
  The package is cut along the paper: `inputs` (Eq. 3-5), `diffusion` (the forward and reverse process and the
 CDMD block, Eq. 6-13), `experts` (Eq. 14-19), `disentangle` (Eq. 20), `fusion` (Eq. 21-22), `head` (Eq. 23),
 `model` (the data flow and Eq. 24), `config` (every option with its symbol), `grouped` (layers of one shape
@@ -18,9 +18,9 @@ CARDS = (
         model="M3BSR",
         family="proposed",
         paper=(
-            "Cui, Lu, Tong, Wang, Li, Zhao: Multi-modal Multi-behavior Sequential Recommendation with "
+            "Cui, Lu, Tong, Li, Zhao: Multi-modal Multi-behavior Sequential Recommendation with "
             "Conditional "
-            "Diffusion-based Feature Denoising, SIGIR 2025, arXiv:2508.05352"
+            "Diffusion-Based Feature Denoising, SIGIR 2025, arXiv:2508.05352"
         ),
         year=2025,
         inputs="typed behaviors; item id and attributes, user id, image, text; "
