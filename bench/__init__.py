@@ -1,5 +1,6 @@
 """m3bench: a benchmark harness for multi-behavior, multi-modal recommenders.
- The rooms `models/`, `baselines/` and `datasets/` lie beside this package in a checkout and are imported as
+
+The rooms `models/`, `baselines/` and `datasets/` lie beside this package in a checkout and are imported as
 `bench.models`, `bench.baselines` and `bench.datasets`, never by their bare names (another library owns
 `datasets`).
 """

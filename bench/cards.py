@@ -1,5 +1,6 @@
 """Cards: what a model or a data set says of itself, readable without importing it.
- A card is written as a call with literal arguments at the top level of the file that it describes, so that
+
+A card is written as a call with literal arguments at the top level of the file that it describes, so that
 listings can read it from the source (`read_cards`) and never import torch.
 """
 

@@ -1,5 +1,6 @@
 """All that a model may know: the batch, the views it trains on, its stages, and `Recommender`.
- A new model is one file in `models/` or `baselines/` (or any file given by path) with a `Card`, a frozen
+
+A new model is one file in `models/` or `baselines/` (or any file given by path) with a `Card`, a frozen
 dataclass of options and a subclass of `Recommender`. It sees its own options, the item content and its
 batches; no file, device, seed, or option of the run.
 

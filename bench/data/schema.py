@@ -1,5 +1,6 @@
 """The data contract: events, item content, a prepared data set, and its form on disk.
- A prepared folder holds `events.parquet`, `users.parquet`, `items.parquet`, `touched.parquet`, one
+
+A prepared folder holds `events.parquet`, `users.parquet`, `items.parquet`, `touched.parquet`, one
 memory-mapped `feature_<modality>.npy` per modality and, written last, `dataset.json`. A folder without
 `dataset.json` is not a prepared data set, so an interrupted preparation never looks complete.
 

@@ -1,5 +1,6 @@
 """Rank every held-out item among its candidates: a user is encoded once, ranks come from counting.
- Rank = 1 + number of negatives scored higher + a seeded uniform draw over the number tied. The draws are
+
+Rank = 1 + number of negatives scored higher + a seeded uniform draw over the number tied. The draws are
 stratified over the users, so a scorer that gives everything the same score lands on the chance level.
 """
 

@@ -1,5 +1,6 @@
 """What training may see: the training part and the validation part, cut out physically.
- `TrainingData` is built from events that end at each user's validation item, so neither the loop, a model nor
+
+`TrainingData` is built from events that end at each user's validation item, so neither the loop, a model nor
 a tuning objective can reach a test event, whatever it does.
 """
 

@@ -1,6 +1,7 @@
 """Conditional diffusion (Eq. 6-13): the schedule, the noise predictor, the block that CDMD-M and CDMD-B
 share.
- Symbols: x_0 the stream to be denoised, x_t its noised form at step t = 1..T, beta_t the schedule, abar_t the
+
+Symbols: x_0 the stream to be denoised, x_t its noised form at step t = 1..T, beta_t the schedule, abar_t the
 product of 1 - beta_s over s <= t, abar_0 = 1. G streams of one stage have their own predictors and run as one
 call.
 """

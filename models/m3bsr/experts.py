@@ -1,5 +1,6 @@
 """Multi-expert interest extraction (Eq. 14-19): one shared expert across behaviors, six unique ones.
- A sequence becomes a vector at its last valid position, so the last layer of an encoder is computed there
+
+A sequence becomes a vector at its last valid position, so the last layer of an encoder is computed there
 alone: the same numbers at a fraction of the cost.
 """
 

@@ -1,5 +1,6 @@
 """Head (Eq. 23): scores from an item encoder over id, image and text, and a bias.
- The printed head is a free matrix over the catalog; on large catalogs most of its rows are never a training
+
+The printed head is a free matrix over the catalog; on large catalogs most of its rows are never a training
 target.
 """
 

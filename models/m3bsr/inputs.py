@@ -1,5 +1,6 @@
 """Input layer (Eq. 3-5): ids, image and text of items brought to one width.
- Eq. 3 is called an MLP and an embedding layer at once: here each field (item, the item's attributes, the
+
+Eq. 3 is called an MLP and an embedding layer at once: here each field (item, the item's attributes, the
 user) has a table of width 16, and an MLP joins them to 16. One projection a modality serves both behaviors
 and the item encoder.
 """
