@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
 from bench.experiments.store import Record
 
@@ -52,10 +53,11 @@ class Teller:
         self.told = now
         seconds = max(now - self.started, 1e-9)
         left = seconds / self.done * (self.batches - self.done)
-        losses = " ".join(f"{name} {value:.3f}" for name, value in terms.items())
+        # what matters most stands first: a narrow screen cuts the end
         limit = "" if time_left is None else f", limit in {time_left:.0f} s"
+        losses = " ".join(f"{name} {value:.3f}" for name, value in terms.items())
         speed = f"{self.samples / seconds:,.0f} samples/s"
-        text = f"{losses} | {speed} | epoch left {left:.0f} s{limit}{self.metric}"
+        text = f"epoch left {left:.0f} s{limit} | {speed}{self.metric} | {losses}"
         self.send(Note(self.cell, self.name, text, self.done, self.batches))
 
     def validated(self, value: float, best: float) -> None:
@@ -73,12 +75,16 @@ class Display:
     def __init__(self, cells: int) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.cells, self.finished, self.begun = cells, 0, time.monotonic()
-        columns = (TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[text]}"))
-        live = self.console.is_terminal
+        self.live = self.console.is_terminal
         self.bars = Progress(
-            *columns, TimeElapsedColumn(), console=self.console, transient=True, disable=not live
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(10, table_column=Column(min_width=10)),
+            TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+            console=self.console,
+            expand=True,
+            transient=True,
+            disable=not self.live,
         )
-        self.live = live
         self.total = self.bars.add_task("all cells", total=cells, text="")
         self.shown: dict[str, TaskID] = {}
         self.spoke: dict[str, float] = {}
