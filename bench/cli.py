@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_data.app, name="data")
 app.command()(cli_models.models)
+app.command()(cli_models.test)
 
 
 class Format(StrEnum):

@@ -1,7 +1,7 @@
 """`bench models`: the list of models, or one model's card."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,6 +31,29 @@ def models(
         raise UserError(f"no model '{name}'; {hint(name, known)}")
     for entry in select(name):
         _print_card(entry, as_json)
+
+
+def test(
+    name: Annotated[str, typer.Argument(help="A model, or path/to/model.py.")],
+) -> None:
+    """Run the contract tests on a model: shapes, gradients, padding, batch mates, repeatability.
+
+    Exit code 1 if one fails. Example: bench test path/to/model.py
+    """
+    from bench.config import build_options
+    from bench.contract import Subject, run_checks
+    from bench.registry import select
+
+    failed = False
+    for entry in select(name):
+        kind = entry.load()
+        config: Any = build_options(kind.Config, entry.card.options, f"model {entry.card.name}")
+        found = list(run_checks(Subject(kind, config)))
+        failed |= any(wrong for _, wrong in found)
+        rows = [(entry.card.name, check, wrong or "holds") for check, wrong in found]
+        print_rows(("model", "check", "outcome"), rows)
+    if failed:
+        raise typer.Exit(1)
 
 
 def _print_list(cards: "list[Card]", as_json: bool) -> None:

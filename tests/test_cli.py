@@ -300,3 +300,12 @@ def test_the_doctor_names_versions_extras_and_folders(place):
     text = call("doctor").stdout
     for part in ("torch", "numpy", "extra [clip]", "cpu", "BENCH_DATA", "BENCH_RESULTS", "GiB free"):
         assert part in text
+
+
+def test_the_contract_tests_run_on_a_file_of_ones_own(tmp_path):
+    done = call("test", str(EXAMPLE))
+    assert done.exit_code == 0 and done.stdout.count("holds") == 10
+    wrong = EXAMPLE.read_text(encoding="utf-8").replace("squeeze(2)", "squeeze(2).cumsum(1)")
+    (tmp_path / "wrong.py").write_text(wrong, encoding="utf-8")
+    done = call("test", str(tmp_path / "wrong.py"))
+    assert done.exit_code == 1 and "order of candidates" in done.stdout and "AssertionError" in done.stdout

@@ -76,10 +76,11 @@ class Display:
         self.console = Console(stderr=True, highlight=False)
         self.cells, self.finished, self.begun = cells, 0, time.monotonic()
         self.live = self.console.is_terminal
+        rest = Column(no_wrap=True, overflow="ellipsis", ratio=1)
         self.bars = Progress(
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
             BarColumn(10, table_column=Column(min_width=10)),
-            TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+            TextColumn("{task.fields[text]}", table_column=rest),
             console=self.console,
             expand=True,
             transient=True,

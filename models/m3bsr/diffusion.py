@@ -30,6 +30,9 @@ class Schedule(nn.Module):
         if options.steps == 1:
             beta = torch.tensor([options.beta_last], dtype=torch.float64)
         abar = torch.cumprod(1 - beta, 0)
+        # plain numbers: reading them from a GPU at every step would stall it
+        pairs = zip(beta.tolist(), abar.tolist(), strict=True)
+        self._means = [(1.0, 0.0)] + [(1 / math.sqrt(1 - b), b / math.sqrt(1 - a)) for b, a in pairs]
         one = torch.ones(1, dtype=torch.float64)
         self.register_buffer(
             "beta", torch.cat([0 * one, beta]).float(), persistent=False
@@ -45,9 +48,8 @@ class Schedule(nn.Module):
 
     def reverse(self, x: Tensor, noise: Tensor, step: int) -> Tensor:
         """Return the mean of x_{t-1} given x_t and its (predicted) noise.  # Eq. 8 with the bar of Eq. 12"""
-        beta, abar = float(self.beta[step]), float(self.abar[step])
-        scale = 1 / math.sqrt(1 - beta)
-        return torch.add(scale * x, noise, alpha=-scale * beta / math.sqrt(1 - abar))
+        scale, share = self._means[step]
+        return torch.add(scale * x, noise, alpha=-scale * share)
 
 
 @dataclass
