@@ -9,6 +9,7 @@ CLIP: A. Radford et al., Learning Transferable Visual Models From Natural Langua
 
 import hashlib
 import json
+import logging
 import os
 import warnings
 from collections.abc import Iterable, Sequence
@@ -205,6 +206,7 @@ def _open_clip_model(options: EncoderOptions) -> tuple[Any, Any, Any]:
         known = hint(name, open_clip.list_models())
         raise UserError(f"clip_model = {name}: open_clip has no such model; {known}")
     pretrained = None if given == RANDOM else given
+    logging.disable(logging.ERROR)  # open_clip logs what it then raises; the user reads it once
     try:
         import torch
 
@@ -218,6 +220,8 @@ def _open_clip_model(options: EncoderOptions) -> tuple[Any, Any, Any]:
         fix = "give a checkpoint file of this model, or one of the tags of `open_clip.list_pretrained()`"
         given = f"clip_model = {name}, clip_weights = {given}"
         raise UserError(f"{given}: cannot be opened ({reason}); {fix}") from error
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 _declared: list[Any] = []  # keeps the operators below alive
