@@ -140,10 +140,12 @@ def _run(missing: list[Order], jobs: int, send: Callable[[Note], None]) -> Itera
 
 
 def _end(pool: ProcessPoolExecutor, abandoned: bool) -> None:
-    """Close the pool; after an interruption end its processes too, which would go on with what is queued."""
-    pool.shutdown(wait=not abandoned, cancel_futures=True)
+    """Close the pool; after an interruption its processes are ended first, or they would go on with what is
+    queued. The wait lets the pool's own thread collect them, so that none is left when the error goes on.
+    """
     for child in multiprocessing.active_children() if abandoned else []:
         child.terminate()
+    pool.shutdown(cancel_futures=True)
 
 
 def run_order(order: Order, send: Callable[[Note], None]) -> Record:
