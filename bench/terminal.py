@@ -2,7 +2,10 @@
 
 import json
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,9 +13,29 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 WIDTH = 120
+QUIET = 20.0  # seconds between two lines of progress where stderr is no terminal
+
+
+class TaskName(StrEnum):
+    """What is measured."""
+
+    rank = "rank"
+    ctr = "ctr"
+
 
 Results = Annotated[Path, typer.Option(envvar="BENCH_RESULTS", help="Folder of records and tables.")]
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable output alone on stdout.")]
@@ -20,6 +43,47 @@ Pairs = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change an option; may be given several times."),
 ]
+TaskOption = Annotated[
+    TaskName,
+    typer.Option(
+        "--task",
+        help="rank the held-out item among its candidates (HR, NDCG), or ctr: tell it from a negative "
+        "(AUC, GAUC, LogLoss).",
+    ),
+]
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        """Return how much is done a second."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s")
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Give a function that is told what is done, how much, of how much; it draws a bar a stage on stderr.
+
+    Where stderr is no terminal it prints a line now and then.
+    """
+    screen = Console(stderr=True, highlight=False)
+    name, count = TextColumn("{task.description}"), MofNCompleteColumn()
+    columns = (name, BarColumn(), count, _Speed(), TimeRemainingColumn())
+    bars = Progress(*columns, console=screen, disable=not screen.is_terminal)
+    stages: dict[str, TaskID] = {}
+    told = time.monotonic()
+
+    def watch(stage: str, done: int, of: int) -> None:
+        nonlocal told
+        if stage not in stages:
+            stages[stage] = bars.add_task(stage, total=of)
+        bars.update(stages[stage], completed=done, total=of)
+        if not screen.is_terminal and time.monotonic() - told > QUIET:
+            told = time.monotonic()
+            screen.print(f"{stage}: {done:,} of {of:,}")
+
+    with bars:
+        yield watch
 
 
 def console() -> Console:

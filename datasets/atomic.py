@@ -2,24 +2,24 @@
 
 Both are tab-separated UTF-8 without quoting; the header gives `name:type` with type token, token_seq, float
 or float_seq. A sequence is separated by blanks, so a token_seq reads as text. Ids become int64 where all of
-them are whole numbers as a program writes them, text otherwise (`007` stays `007`). Files are read in typed
-streams; only when that meets a fault is the file gone through line by line, to name the place.
+them are whole numbers as a program writes them, text otherwise (`007` stays `007`). That is seen in a first
+pass over the events; the second one hands them on, both in blocks.
 
 W. X. Zhao et al., RecBole: Towards a Unified, Comprehensive and Efficient Framework for Recommendation
 Algorithms, CIKM 2021; https://recbole.io/docs/user_guide/data/atomic_files.html.
 """
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import polars as pl
-from polars.exceptions import PolarsError
 
 from bench.cards import DatasetCard
-from bench.data.schema import RawData
+from bench.data.schema import Position, RawData
+from bench.datasets.ratings import BEHAVIORS, Rule, by_rating, require_favor, rule_text
+from bench.datasets.raw_blocks import blocks
+from bench.datasets.raw_log import BAD, ROW, Field, LogFiles, LogOptions
 from bench.errors import UserError, hint
 
 CARD = DatasetCard(
@@ -28,23 +28,26 @@ CARD = DatasetCard(
     real=True,
     licence="the terms of the files brought",
     published="https://recbole.io/dataset_list.html and elsewhere (Zhao et al., RecBole, CIKM 2021)",
-    files="NAME.inter; optional: NAME.item; unpacked, header lines such as user_id:token",
+    files="NAME.inter; optional: NAME.item; both plain or .gz, header lines such as user_id:token",
     behaviors="click (every rating), favor as well (rating 4 or higher); or behavior=COLUMN behaviors=...",
     modalities="text of the token_seq columns of NAME.item, or of text_columns; no images",
     size="any",
-    dirt="malformed lines and blank ones are refused with file, row, value and fix; repeated events are kept",
+    dirt=(
+        "Malformed lines are refused with file, row, value and fix, or left out and counted; blank ones are "
+        "skipped. Repeated events are kept; of an item listed twice the first row counts where bad rows are "
+        "skipped."
+    ),
 )
 
-ANY = ""
-SOME = "."
 INTEGER = "^(0|[1-9][0-9]{0,17})$"  # as a program writes it, and inside int64
 TIME = r"^-?[0-9]{1,18}(\.0+)?$|^[0-9](\.[0-9]+)?[eE]\+?[0-9]{1,2}$"  # RecBole calls times floats
 NUMBER = r"^-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$"
-EXPECTED = {SOME: "a value", TIME: "a whole number", NUMBER: "a number"}
+EVENT_FILES = (".inter", ".inter.gz")
+RATING_OPTIONS = "rating=COLUMN or behavior"
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(LogOptions):
     """Names of files and columns (without their type), and how rows become behaviors."""
 
     name: str = ""
@@ -63,7 +66,7 @@ class Options:
     """Column of the rating, where `behavior` is empty."""
     favor_rating: float = 4.0
     """Ratings from here on are a `favor`."""
-    rule: Literal["disjoint", "nested"] = "nested"
+    rule: Rule = "nested"
     """`nested`: a rating is a click, and a favor as well if high. `disjoint`: it is a favor or a click."""
     text_columns: tuple[str, ...] = ()
     """Columns of NAME.item joined as the item's text; empty takes those of type token_seq."""
@@ -85,54 +88,74 @@ class AtomicFile:
             found = f"no column '{column}' in the header; {hint(column, self.types)}"
             raise UserError(f"{self.path}: row 1: {found}; set {option}=COLUMN")
 
+    def rows(self, fields: tuple[Field, ...], options: Options) -> LogFiles:
+        """Return the lines as a stream of the given fields."""
+        return LogFiles(
+            files=(self.path,), columns=tuple(self.types), fields=fields, select=lambda typed: typed,
+            separator="\t", header=True, on_bad_row=options.on_bad_row,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the first pass over the events finds."""
+
+    whole: dict[str, bool]
+    """user, item -> whether all ids are whole numbers."""
+    values: list[str]
+    """Distinct behaviors in the order of the file; none of ratings."""
+    highest: float | None
+    """The highest rating; None of behaviors."""
+
 
 def read(raw: Path | None, options: Options) -> RawData:
-    """Return the events of NAME.inter and the items of NAME.item.
+    """Return the events of NAME.inter as a stream, and the items of NAME.item.
 
     Args:
         raw: folder with the files, or NAME.inter itself.
         options: names of columns, behaviors.
 
     Raises:
-        UserError: a file or column is missing, or a line is malformed.
+        UserError: a file or column is missing, a line is malformed, or no rating reaches `favor_rating`.
     """
     inter = _open(_inter(raw, options))
-    item_path = inter.path.with_suffix(".item")
-    items = _open(item_path) if item_path.is_file() else None
+    place = inter.path.name.rpartition(".inter")[0]
+    item_paths = [inter.path.with_name(f"{place}.item{packed}") for packed in ("", ".gz")]
+    items = next((_open(path) for path in item_paths if path.is_file()), None)
     if items is None and (options.text_columns or options.attributes):
         fix = "add it, or leave text_columns and attributes out"
-        raise UserError(f"{item_path}: no such file, expected the items' columns there; {fix}")
-    source, pattern = (options.behavior, SOME) if options.behavior else (options.rating, NUMBER)
-    for option, column in (("user", options.user), ("item", options.item), ("timestamp", options.timestamp)):
-        inter.require(column, option)
-    inter.require(source, "behavior" if options.behavior else "rating=COLUMN or behavior")
-    wanted = {options.user: SOME, options.item: SOME, options.timestamp: TIME, source: pattern}
-    rows = _checked(inter, wanted)
-    if rows.is_empty():
-        raise UserError(f"{inter.path}: row 2: nothing there, expected events; get the file again")
-    content = _items(items, options) if items else None
-    events = rows.select(
-        _ids(rows[options.user]).alias("user"),
-        _ids(rows[options.item]).alias("item"),
-        pl.col(source).alias("behavior"),
-        pl.col(options.timestamp).alias("timestamp"),
+        raise UserError(f"{item_paths[0]}: no such file, expected the items' columns there; {fix}")
+    for option in ("user", "item", "timestamp"):
+        inter.require(getattr(options, option), option)
+    inter.require(options.behavior or options.rating, "behavior" if options.behavior else RATING_OPTIONS)
+    names = _names(inter, options) if options.behavior else None
+    log = inter.rows((*_event_fields(options), _kind(options, names)), options)
+    seen = _survey(log)
+    content, left_out = _items(items, options) if items else (None, 0)
+    whole = seen.whole
+    if content is not None:
+        whole["item"] = whole["item"] and _whole(content["item"])
+        content = content.with_columns(_id("item", whole["item"]))
+    told = f"; {left_out} malformed rows of {items.path.name} left out" if items and left_out else ""
+    if seen.highest is not None:
+        require_favor(seen.highest, options.favor_rating, inter.path)
+    return RawData(
+        events=replace(log, select=lambda typed: _events(typed, whole, names, options)),
+        behaviors=tuple(dict.fromkeys(names.values())) if names else BEHAVIORS,
+        mapping=_mapping(names, options) + told,
+        items=content,
+        attributes=options.attributes if content is not None else (),
     )
-    if content is not None and content["item"].dtype != events["item"].dtype:  # text in one of the files
-        events = events.with_columns(rows[options.item].alias("item"))
-        content = content.with_columns(pl.col("item").cast(pl.String))
-    mapped = _by_column if options.behavior else _by_rating
-    events, behaviors, mapping = mapped(events, inter.path, options)
-    attributes = options.attributes if content is not None else ()
-    return RawData(events, behaviors, mapping, content, attributes)
 
 
 def _inter(raw: Path | None, options: Options) -> Path:
     if raw is None:
         raise UserError("atomic: no files given; give the folder with NAME.inter by --raw")
-    if raw.is_file() and raw.suffix == ".inter":
+    if raw.is_file() and raw.name.endswith(EVENT_FILES):
         return raw
-    found = sorted(raw.glob("*.inter"))
-    named = [path for path in found if path.stem == options.name] if options.name else found
+    found = sorted(path for path in raw.glob("*.inter*") if path.name.endswith(EVENT_FILES))
+    named = [path for path in found if path.name.rpartition(".inter")[0] == options.name]
+    named = named if options.name else found
     if len(named) != 1:
         names = ", ".join(path.name for path in found) or "none"
         expected = f"{options.name or 'one NAME'}.inter"
@@ -146,8 +169,8 @@ def _open(path: Path) -> AtomicFile:
     Raises:
         UserError: a column without a type, or twice.
     """
-    with path.open("rb") as file:
-        header = file.readline().decode("utf-8-sig", "replace").rstrip("\r\n")
+    line = next(blocks((path,), Position(), size=1)).text
+    header = line.partition(b"\n")[0].decode("utf-8-sig", "replace").rstrip("\r")
     fields = [field.rpartition(":") for field in header.split("\t")]
     for field in fields:
         if not field[0] or field[2] not in ("token", "token_seq", "float", "float_seq"):
@@ -159,120 +182,105 @@ def _open(path: Path) -> AtomicFile:
     return AtomicFile(path, types)
 
 
-def _checked(file: AtomicFile, columns: Mapping[str, str]) -> pl.DataFrame:
-    """Return columns of a file: int64 where `TIME`, float64 where `NUMBER`, else text.
-
-    Args:
-        file: with these columns.
-        columns: name -> pattern that its values match; of `ANY` a value may be missing (null).
-
-    Raises:
-        UserError: the first malformed line, or a file that cannot be read.
-    """
-    try:
-        frame = pl.scan_csv(
-            file.path, separator="\t", quote_char=None, infer_schema=False, glob=False,
-            new_columns=list(file.types),
-        )  # fmt: skip
-        last = pl.col(list(file.types)[-1]).alias("")  # null where a line is short
-        typed = [_typed(*column) for column in columns.items()]
-        values = frame.select(*typed, last).collect(engine="streaming")
-    except (PolarsError, OSError) as error:
-        reason = f"cannot be read ({str(error).partition(chr(10))[0]}); get the file again"
-        raise UserError(f"{file.path}: {_first_problem(file, columns) or reason}") from error
-    if sum(values.null_count().row(0)) and (problem := _first_problem(file, columns)):
-        raise UserError(f"{file.path}: {problem}")
-    texts = [name for name, pattern in columns.items() if pattern == ANY]
-    return values.drop("").with_columns(pl.col(texts).fill_null(""))
+def _some(name: str, column: str) -> Field:
+    text = pl.col(column)
+    return Field(name, pl.when(text != "").then(text), "a value", column)
 
 
-def _typed(name: str, pattern: str) -> pl.Expr:
-    text = pl.col(name)
-    if pattern == ANY:
-        return text
-    fits = pl.when(text.str.contains(pattern)).then(text)
-    if pattern == TIME:
-        whole = fits.str.replace(r"\.0+$", "").cast(pl.Int64, strict=False)
-        return whole.fill_null(fits.cast(pl.Float64).cast(pl.Int64)).alias(name)
-    return (fits.cast(pl.Float64) if pattern == NUMBER else fits).alias(name)
+def _event_fields(options: Options) -> tuple[Field, ...]:
+    text = pl.col(options.timestamp)
+    fits = pl.when(text.str.contains(TIME)).then(text)
+    whole = fits.str.replace(r"\.0+$", "").cast(pl.Int64, strict=False)
+    number = fits.cast(pl.Float64)  # 8.8E8
+    time = whole.fill_null(pl.when(number == number.floor()).then(number).cast(pl.Int64, strict=False))
+    return (
+        _some("user", options.user),
+        _some("item", options.item),
+        Field("timestamp", time, "a whole number", options.timestamp),
+    )
 
 
-def _first_problem(file: AtomicFile, columns: Mapping[str, str]) -> str | None:
-    """Return what is wrong with the first malformed line, rows counted as an editor does; None without."""
-    names = list(file.types)
-    with file.path.open("rb") as lines:
-        for row, line in enumerate(lines, 1):
-            try:
-                fields = line.decode().rstrip("\r\n").split("\t")
-            except UnicodeDecodeError as error:
-                return f"row {row}: byte {line[error.start]:#04x} is not UTF-8; save the file as UTF-8"
-            if len(fields) != len(names):
-                problem = f"{len(fields)} columns in {fields}, expected {len(names)}"
-                return f"row {row}: {problem}; repair or remove the line"
-            for name, pattern in columns.items() if row > 1 else ():
-                if not re.search(pattern, value := fields[names.index(name)]):
-                    problem = f"{name} '{value}', expected {EXPECTED[pattern]}"
-                    return f"row {row}: {problem}; repair or remove the line"
-    return None
+def _kind(options: Options, names: Mapping[str, str] | None) -> Field:
+    """Return the field of the rating, or of the behavior."""
+    if names is None:
+        text = pl.col(options.rating)
+        fits = pl.when(text.str.contains(NUMBER)).then(text)
+        return Field("rating", fits.cast(pl.Float64), "a number", options.rating)
+    text = pl.col(options.behavior)
+    listed = pl.when(text.is_in(list(names))).then(text)
+    expected = f"one of {', '.join(names)} (all that occur have to be listed in behaviors)"
+    return Field("behavior", listed, expected, options.behavior)
 
 
-def _ids(column: pl.Series) -> pl.Series:
-    return column.cast(pl.Int64) if column.str.contains(INTEGER).all() else column
-
-
-def _by_rating(
-    events: pl.DataFrame, path: Path, options: Options
-) -> tuple[pl.DataFrame, tuple[str, ...], str]:
-    """Make click and favor of the ratings in column `behavior`; return events, behaviors and the rule."""
-    stars = f"{options.favor_rating:g}"
-    favored = pl.col("behavior") >= options.favor_rating
-    if not events.select(favored.any()).item():
-        highest = events.select(pl.col("behavior").max()).item()
-        raise UserError(f"{path}: favor_rating = {stars}: no rating is that high; take {highest:g} or less")
-    if options.rule == "nested":
-        behavior = pl.when(favored).then(pl.lit(["click", "favor"])).otherwise(pl.lit(["click"]))
-        mapping = f"every rating -> click, rating >= {stars} -> favor as well, at the same time"
-    else:
-        behavior = pl.when(favored).then(pl.lit(["favor"])).otherwise(pl.lit(["click"]))
-        mapping = f"rating >= {stars} -> favor, any other rating -> click"
-    return events.with_columns(behavior.alias("behavior")).explode("behavior"), ("click", "favor"), mapping
-
-
-def _by_column(
-    events: pl.DataFrame, path: Path, options: Options
-) -> tuple[pl.DataFrame, tuple[str, ...], str]:
-    """Return the events in the names of `behaviors`, these names, and the mapping in words."""
+def _names(inter: AtomicFile, options: Options) -> dict[str, str]:
+    """Return raw value -> behavior, shallow -> deep."""
     pairs = [entry.rpartition("=") for entry in options.behaviors]
     names = {value.strip() or name.strip(): name.strip() for value, _, name in pairs}
-    found = events["behavior"].unique(maintain_order=True).to_list()
     if not names or len(names) < len(pairs):
-        example = f"behaviors={','.join(found[:20])} in the order shallow -> deep"
-        raise UserError(f"{path}: behaviors {options.behaviors}: expected each value once; set {example}")
-    unlisted = ~events["behavior"].is_in(list(names))
-    if unlisted.any():
-        row = int(unlisted.arg_max() or 0)
-        value = events["behavior"][row]
-        problem = f"{options.behavior} '{value}', expected one of {', '.join(names)}"
-        raise UserError(f"{path}: row {row + 2}: {problem}; {hint(value, names)}; add it to behaviors")
-    order = tuple(dict.fromkeys(names.values()))
-    mapping = ", ".join(f"{value} -> {name}" for value, name in names.items())
-    return events.with_columns(pl.col("behavior").replace_strict(names)), order, mapping
+        seen = _survey(inter.rows((*_event_fields(options), _some("behavior", options.behavior)), options))
+        example = f"behaviors={','.join(seen.values[:20])} in the order shallow -> deep"
+        problem = f"behaviors {options.behaviors}: expected each value once"
+        raise UserError(f"{inter.path}: {problem}; set {example}")
+    return names
 
 
-def _items(file: AtomicFile, options: Options) -> pl.DataFrame:
-    """Return item, title (null where there is no text) and the attributes."""
+def _survey(log: LogFiles) -> Seen:
+    """Go through all events once; a malformed line is found here.
+
+    Raises:
+        UserError: like `LogFiles.parts`.
+    """
+    whole, values, highest = {"user": True, "item": True}, dict[str, None](), None
+    for _, typed, _ in log.frames():
+        whole = {name: so_far and _whole(typed[name]) for name, so_far in whole.items()}
+        if "behavior" in typed.columns:
+            values |= dict.fromkeys(typed["behavior"].unique(maintain_order=True))
+        elif len(typed):
+            rating = float(typed.select(pl.col("rating").max()).item())
+            highest = rating if highest is None else max(highest, rating)
+    return Seen(whole, list(values), highest)
+
+
+def _whole(ids: pl.Series) -> bool:
+    return bool(ids.str.contains(INTEGER).all())
+
+
+def _id(name: str, whole: bool) -> pl.Expr:
+    return pl.col(name).cast(pl.Int64) if whole else pl.col(name)
+
+
+def _events(
+    typed: pl.LazyFrame, whole: Mapping[str, bool], names: Mapping[str, str] | None, options: Options
+) -> pl.LazyFrame:
+    if names is None:
+        events = by_rating(typed, "rating", options.favor_rating, options.rule)
+    else:
+        events = typed.with_columns(pl.col("behavior").replace_strict(names, return_dtype=pl.String))
+    return events.select(_id("user", whole["user"]), _id("item", whole["item"]), "behavior", "timestamp")
+
+
+def _mapping(names: Mapping[str, str] | None, options: Options) -> str:
+    if names is None:
+        return rule_text(options.favor_rating, options.rule)
+    return ", ".join(f"{value} -> {name}" for value, name in names.items())
+
+
+def _items(file: AtomicFile, options: Options) -> tuple[pl.DataFrame, int]:
+    """Return item (text), title (null where there is no text) and the attributes; and the rows left out."""
     file.require(options.item, "item")
     for option in ("text_columns", "attributes"):
         for name in getattr(options, option):
             file.require(name, option)
     text = options.text_columns or tuple(name for name, kind in file.types.items() if kind == "token_seq")
-    columns = dict.fromkeys([*text, *options.attributes], ANY) | {options.item: SOME}
-    rows = _checked(file, columns)
-    if (again := ~rows[options.item].is_first_distinct()).any():
-        row = int(again.arg_max() or 0)
-        problem = f"{options.item} '{rows[options.item][row]}' again, expected one row an item"
-        raise UserError(f"{file.path}: row {row + 2}: {problem}; remove this one")
     words = pl.concat_str(text, separator=" ").str.replace_all(r"\s+", " ").str.strip_chars()
-    title = pl.when(words != "").then(words).alias("title")
-    attributes = (pl.when(pl.col(name) != "").then(pl.col(name)).alias(name) for name in options.attributes)
-    return rows.select(_ids(rows[options.item]).alias("item"), *([title] if text else []), *attributes)
+    fields = [_some("item", options.item), Field(ROW, pl.col(ROW), "")]
+    fields += [Field("title", pl.when(words != "").then(words), "", optional=True)] if text else []
+    for name in options.attributes:
+        fields.append(Field(name, pl.when(pl.col(name) != "").then(pl.col(name)), "", optional=True))
+    parts = list(file.rows(tuple(fields), options).parts())
+    rows, left_out = pl.concat(part.events for part in parts), sum(part.dropped.get(BAD, 0) for part in parts)
+    again = rows.filter(~pl.col("item").is_first_distinct())
+    if len(again) and options.on_bad_row == "error":
+        problem = f"{options.item} '{again['item'][0]}' again, expected one row an item"
+        raise UserError(f"{file.path}: row {again[ROW][0]}: {problem}; remove this one")
+    return rows.unique("item", keep="first", maintain_order=True).drop(ROW), left_out + len(again)

@@ -13,7 +13,15 @@ import polars as pl
 
 from bench.cards import DatasetCard
 from bench.data.schema import RawData
-from bench.datasets.csv_log import Log, Rule, behavior_names, headed, id_rule, whole
+from bench.datasets.raw_log import (
+    Field,
+    LogFiles,
+    LogOptions,
+    behavior_names,
+    header_of,
+    id_field,
+    number_field,
+)
 from bench.errors import UserError
 
 CARD = DatasetCard(
@@ -48,11 +56,12 @@ SIGNALS = (
     "duration_ms", "profile_stay_time", "comment_stay_time", "is_profile_enter",
 )  # fmt: skip
 PERIODS = ("4_08_to_4_21", "4_22_to_5_08")
+FIRST = 10**11  # milliseconds: 1973; smaller numbers are seconds
 NAME = re.compile(r"log_standard_(4_08_to_4_21|4_22_to_5_08)_(\w+?)(_part\d+)?\.csv")
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(LogOptions):
     """Which signals become what."""
 
     behaviors: tuple[str, ...] = ("is_click=click", "is_like=favor")
@@ -70,11 +79,11 @@ def read(raw: Path | None, options: Options) -> RawData:
         UserError: a log is missing, logs of two versions are mixed, or a line is malformed or cut off.
     """
     names = behavior_names(_single(options.behaviors), SIGNALS)
-    events = pl.concat([_events(path, names) for path in _logs(raw)])
     groups = _groups(names)
+    files = _logs(raw)
     words = [f"{' or '.join(signals)} above 0 -> {name}" for name, signals in groups.items()]
     return RawData(
-        events=events,
+        events=_log(files, names, options),
         behaviors=tuple(groups),
         mapping=f"{', '.join(words)}; other rows dropped; standard logs only",
     )
@@ -113,26 +122,35 @@ def _logs(raw: Path | None) -> list[Path]:
     raise UserError(f"{raw}: expected {wanted} there; unpack the publisher's archive and give it by --raw")
 
 
-def _events(path: Path, names: dict[str, str]) -> pl.DataFrame:
-    log = headed(path, ("user_id", "video_id", "time_ms", *names))
-    _check(log, list(names))
+def _log(files: list[Path], names: dict[str, str], options: Options) -> LogFiles:
+    columns = header_of(files[0], ("user_id", "video_id", "time_ms", *names))
+    for path in files[1:]:
+        if header_of(path, columns) != columns:
+            raise UserError(f"{path}: row 1: other columns than in {files[0].name}; give logs of one version")
+    signals = [number_field(signal, "a whole number of 0 or more") for signal in names]
+    ids = (id_field("user", "user_id"), id_field("item", "video_id"))
+    time = number_field("timestamp", "whole milliseconds since 1970", "time_ms", low=FIRST)
+    last = columns[-1]  # a line that was cut off behind the last comma has the right width
+    there = pl.when(pl.col(last) != "").then(True)
+    given = Field("last column", there, "a value: the line was cut off", last)
     flags = {
-        name: pl.any_horizontal(whole(s) > 0 for s in signals) for name, signals in _groups(names).items()
+        name: pl.any_horizontal(pl.col(signal) > 0 for signal in group)
+        for name, group in _groups(names).items()
     }
-    named = [pl.when(flag).then(pl.lit(name)) for name, flag in flags.items()]
-    rows = log.scan().filter(pl.any_horizontal(*flags.values()))
-    columns = rows.select(
-        whole("user_id").alias("user"),
-        whole("video_id").alias("item"),
-        pl.concat_list(named).list.drop_nulls().alias("behavior"),
-        whole("time_ms").alias("timestamp"),
+    return LogFiles(
+        files=tuple(files),
+        columns=columns,
+        fields=(*ids, time, *signals, given),
+        select=lambda typed: _events(typed, flags),
+        header=True,
+        dropped={"exposures without any of the signals": ~pl.any_horizontal(*flags.values())},
+        on_bad_row=options.on_bad_row,
     )
-    return log.collect(columns.explode("behavior"))
 
 
-def _check(log: Log, signals: Sequence[str]) -> None:
-    rules = [id_rule("user_id"), id_rule("video_id")]
-    rules.append(Rule("time_ms", whole("time_ms") < 0, "whole milliseconds since 1970"))
-    rules += [Rule(signal, whole(signal) < 0, "a whole number of 0 or more") for signal in signals]
-    last = log.columns[-1]
-    log.check([*rules, Rule(last, pl.col(last) == "", "a value: the line was cut off")])
+def _events(typed: pl.LazyFrame, flags: dict[str, pl.Expr]) -> pl.LazyFrame:
+    """Return an event for each behavior of a row, the shallow one first."""
+    named = [pl.when(flag).then(pl.lit(name)) for name, flag in flags.items()]
+    rows = typed.filter(pl.any_horizontal(*flags.values()))
+    behavior = pl.concat_list(named).list.drop_nulls().alias("behavior")
+    return rows.select("user", "item", behavior, "timestamp").explode("behavior")

@@ -8,20 +8,22 @@ typed header). A folder given by `--raw` wins; it may hold that form or the publ
 F. M. Harper, J. A. Konstan, The MovieLens Datasets: History and Context, ACM TiiS 5(4), 2015.
 """
 
+import gzip
 import importlib.util
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 from zipfile import BadZipFile, ZipFile
 
 import polars as pl
 
 from bench.cards import DatasetCard
 from bench.data.schema import RawData
+from bench.datasets.ratings import BEHAVIORS, Rule, by_rating, require_favor, rule_text
 from bench.errors import UserError
 
 CARD = DatasetCard(
@@ -30,7 +32,7 @@ CARD = DatasetCard(
     real=True,
     licence="research use only, no redistribution, no commercial use without permission (GroupLens terms)",
     published="https://grouplens.org/datasets/movielens/100k/ (Harper and Konstan, ACM TiiS 5(4), 2015)",
-    files="nothing has to be brought; or u.data and u.item, or ml-100k.inter and ml-100k.item",
+    files="nothing has to be brought; or u.data and u.item, or ml-100k.inter and ml-100k.item (also .gz)",
     behaviors="click (rating below 4), favor (rating 4 or 5); rule=nested makes every rating a click as well",
     modalities="text (title, genres, year); no images",
     size="943 users, 1,682 movies, 100,000 ratings: 44,625 clicks and 55,375 favors",
@@ -62,7 +64,7 @@ class Options:
 
     favor_rating: float = 4.0
     """Ratings from here on are a `favor`, in stars 1..5."""
-    rule: Literal["disjoint", "nested"] = "disjoint"
+    rule: Rule = "disjoint"
     """`disjoint`: a rating is a favor or a click. `nested`: it is a click, and a favor as well if high."""
 
 
@@ -115,30 +117,26 @@ def _fetch(folder: Path) -> Path:
 
 def _read_folder(folder: Path, options: Options) -> RawData:
     for place in (folder, folder / "ml-100k"):
-        for (ratings, movies), form in FORMS.items():
-            if (place / ratings).is_file() and (place / movies).is_file():
-                return _raw_data(*form(place / ratings, place / movies), options)
+        for names, form in FORMS.items():
+            ratings, movies = (_plain_or_packed(place / name) for name in names)
+            if ratings and movies:
+                return _raw_data(*form(ratings, movies), options)
     wanted = " or ".join(" and ".join(names) for names in FORMS)
     raise UserError(f"{folder}: expected {wanted} there; put the files into it or leave out --raw")
 
 
+def _plain_or_packed(path: Path) -> Path | None:
+    packed = path.with_name(f"{path.name}.gz")
+    return path if path.is_file() else packed if packed.is_file() else None
+
+
 def _raw_data(ratings: pl.DataFrame, movies: pl.DataFrame, options: Options) -> RawData:
-    stars = f"{options.favor_rating:g}"
-    favored = pl.col("rating") >= options.favor_rating
-    if not ratings.select(favored.any()).item():
-        highest = ratings.select(pl.col("rating").max()).item()
-        raise UserError(f"ml-100k: favor_rating = {stars}: no rating is that high; take {highest}")
-    if options.rule == "nested":
-        behavior = pl.when(favored).then(pl.lit(["click", "favor"])).otherwise(pl.lit(["click"]))
-        mapping = f"every rating -> click, rating >= {stars} -> favor as well, at the same time"
-    else:
-        behavior = pl.when(favored).then(pl.lit(["favor"])).otherwise(pl.lit(["click"]))
-        mapping = f"rating >= {stars} -> favor, any other rating -> click"
-    events = ratings.with_columns(behavior.alias("behavior")).explode("behavior")
+    require_favor(ratings.select(pl.col("rating").max()).item(), options.favor_rating, "ml-100k")
+    events = by_rating(ratings, "rating", options.favor_rating, options.rule)
     return RawData(
         events=events.select("user", "item", "behavior", "timestamp"),
-        behaviors=("click", "favor"),
-        mapping=mapping,
+        behaviors=BEHAVIORS,
+        mapping=rule_text(options.favor_rating, options.rule),
         items=movies,
     )
 
@@ -177,9 +175,13 @@ def _lines(
     """Return the fields of a file without quoting as text columns; with a header, of the named columns.
 
     Raises:
-        UserError: bytes of another encoding, a header without one of the columns, or a line of another width.
+        UserError: bytes of another encoding, a header without one of the columns, a line of another width, or
+            a damaged archive.
     """
-    data = path.read_bytes()
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read ({error}); get the file again") from error
     try:
         lines = pl.Series(data.decode(encoding).split("\n")).str.strip_chars_end("\r")
     except UnicodeDecodeError as error:

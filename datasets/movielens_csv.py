@@ -1,27 +1,23 @@
 """MovieLens from files brought by the user: latest-small, 25M, 32M (CSV) and 1M (`::`), with any posters.
 
-The form is found by the file names. CSV files are read in one typed stream; only when that meets a fault is
-the file gone through line by line, to name the place. `.dat` files are UTF-8 where they decode so, else
-Latin-1 (1M). The ratings keep their file order, which breaks ties of time.
+The form is found by the file names; each file may be gzip-compressed. The ratings are read in blocks, so that
+32 million of them need no more memory than a thousand; they keep their file order, which breaks ties of time.
 
 F. M. Harper, J. A. Konstan, The MovieLens Datasets: History and Context, ACM TiiS 5(4), 2015.
 """
 
-import csv
-import gzip
-import io
 import re
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
 
 import polars as pl
-from polars.exceptions import PolarsError
 
 from bench.cards import DatasetCard
 from bench.data.schema import RawData
+from bench.datasets.movielens_csv_movies import WHOLE, movies_of
+from bench.datasets.ratings import BEHAVIORS, Rule, by_rating, check_threshold, rule_text
+from bench.datasets.raw_log import Field, LogFiles, LogOptions, header_of, id_field, number_field
 from bench.errors import UserError
 
 CARD = DatasetCard(
@@ -34,7 +30,7 @@ CARD = DatasetCard(
     ),
     published="https://grouplens.org/datasets/movielens/ (Harper and Konstan, ACM TiiS 5(4), 2015)",
     files=(
-        "ratings.csv and movies.csv (or both .csv.gz), or ratings.dat and movies.dat of the 1M set; "
+        "ratings.csv and movies.csv, or ratings.dat and movies.dat of the 1M set, each also as .gz; "
         "optional: a folder posters with MOVIEID.jpg"
     ),
     behaviors="click (every rating), favor as well (rating 4 or higher); rule=disjoint: favor or else click",
@@ -46,27 +42,22 @@ CARD = DatasetCard(
         "likes are in logs of two behaviors. The click of a favor has the favor's own timestamp and stands "
         "right before it: keep protocol drop_target_click at same_timestamp. '(no genres listed)' is left "
         "out of the text; years such as (2007-) and (1975-1979) count by their first. Movies with no poster "
-        "have no image; with_poster_only=true drops them and their ratings."
+        "have no image; with_poster_only=true drops them and their ratings. Blank lines are skipped."
     ),
 )
 
-WHOLE = "^[0-9]{1,18}$"
-NUMBER = r"^[0-9]+(\.[0-9]+)?$"
-ANY = ""
-EXPECTED = {WHOLE: "a whole number", NUMBER: "a number of stars"}
-RATINGS = {"userId": WHOLE, "movieId": WHOLE, "rating": NUMBER, "timestamp": WHOLE}
-MOVIES = {"movieId": WHOLE, "title": ANY, "genres": ANY}
-SUFFIXES = (".csv", ".csv.gz", ".dat")
-YEAR = r"\s*\((\d{4})(?:[-–](?:\d{4})?)?\)\s*$"
+RATINGS = ("userId", "movieId", "rating", "timestamp")
+SUFFIXES = (".csv", ".csv.gz", ".dat", ".dat.gz")
+FIRST, LAST = 788_918_400, 4_102_444_800  # 1995 and 2100, in seconds: milliseconds are beyond
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(LogOptions):
     """How ratings become behaviors, and where the posters are."""
 
     favor_rating: float = 4.0
     """Ratings from here on are a `favor`, in stars 0.5..5."""
-    rule: Literal["disjoint", "nested"] = "nested"
+    rule: Rule = "nested"
     """`nested`: a rating is a click, and a favor as well if high. `disjoint`: it is a favor or a click."""
     posters: str = "posters"
     """Folder inside the raw folder with `<movieId>.jpg`; the usual one may be missing."""
@@ -75,34 +66,34 @@ class Options:
 
 
 def read(raw: Path | None, options: Options) -> RawData:
-    """Return the ratings as events and the movies with their text and poster.
+    """Return the ratings as a stream of events, and the movies with their text and poster.
 
     Args:
         raw: folder with the files.
         options: threshold, rule and posters.
 
     Raises:
-        UserError: a file is missing or cannot be read, a line is malformed, no rating reaches `favor_rating`,
-            or posters are asked for that are not there.
+        UserError: a file is missing or cannot be read, a movie's line is malformed, or posters are asked for
+            that are not there; on reading the ratings: a line is malformed.
     """
+    check_threshold(options.favor_rating, 0.5, 5)
     if raw is None:
         raise UserError(f"movielens: no files given; give by --raw a folder with {CARD.files}")
     ratings_file, movies_file = _file(raw, "ratings"), _file(raw, "movies")
-    ratings = _checked(ratings_file, RATINGS)
-    if ratings.is_empty():
-        raise UserError(f"{ratings_file}: holds no rating, expected one a line; get the file again")
     posters = _posters(raw, options)
-    items = _texts(_checked(movies_file, MOVIES))
-    if posters is not None:
-        items = items.join(posters, on="item", how="full", coalesce=True, maintain_order="left_right")
+    movies, left_out = movies_of(movies_file, options.on_bad_row)
     if options.with_poster_only and posters is not None:
-        items = items.filter(pl.col("image").is_not_null())
-        ratings = ratings.filter(pl.col("movieId").is_in(posters["item"].implode()))
-        if ratings.is_empty():
-            problem = "no rated movie has a poster there, expected files such as 1.jpg named by movieId"
+        movies = movies.join(posters, on="item", how="inner", maintain_order="left")
+        if movies.is_empty():
+            problem = f"no movie of {movies_file.name} has a poster there, expected files such as 1.jpg"
             raise UserError(f"{raw / options.posters}: {problem}; rename them or set with_poster_only=false")
-    events, mapping = _events(ratings, ratings_file, options)
-    return RawData(events=events, behaviors=("click", "favor"), mapping=mapping, items=items)
+    elif posters is not None:
+        movies = movies.join(posters, on="item", how="full", coalesce=True, maintain_order="left_right")
+    mapping = rule_text(options.favor_rating, options.rule)
+    if left_out:
+        mapping += f"; {left_out} malformed rows of {movies_file.name} left out"
+    wanted = movies["item"] if options.with_poster_only else None
+    return RawData(_ratings(ratings_file, options, wanted), BEHAVIORS, mapping, movies)
 
 
 def _file(folder: Path, stem: str) -> Path:
@@ -129,134 +120,32 @@ def _posters(folder: Path, options: Options) -> pl.DataFrame | None:
     return files.select(ids, image.alias("image")).sort("item")
 
 
-def _events(ratings: pl.DataFrame, path: Path, options: Options) -> tuple[pl.DataFrame, str]:
-    """Return user, item, behavior, timestamp in file order, and the rule in words."""
-    stars = f"{options.favor_rating:g}"
-    favored = pl.col("rating") >= options.favor_rating
-    if not ratings.select(favored.any()).item():
-        highest = ratings.select(pl.col("rating").max()).item()
-        raise UserError(f"{path}: favor_rating = {stars}: no rating is that high; take {highest:g} or less")
-    if options.rule == "nested":
-        behavior = pl.when(favored).then(pl.lit(["click", "favor"])).otherwise(pl.lit(["click"]))
-        mapping = f"every rating -> click, rating >= {stars} -> favor as well, at the same time"
-    else:
-        behavior = pl.when(favored).then(pl.lit(["favor"])).otherwise(pl.lit(["click"]))
-        mapping = f"rating >= {stars} -> favor, any other rating -> click"
-    columns = (pl.col("userId").alias("user"), pl.col("movieId").alias("item"))
-    return ratings.select(*columns, behavior.alias("behavior"), "timestamp").explode("behavior"), mapping
+def _ratings(path: Path, options: Options, wanted: pl.Series | None) -> LogFiles:
+    """Return the ratings as a stream; of the wanted movies only, where they are given."""
+    stars = pl.col("rating").cast(pl.Float64, strict=False)
+    dat = ".dat" in path.suffixes
+    ignored = None if wanted is None else ~pl.col("item").is_in(wanted.implode())
+    return LogFiles(
+        files=(path,),
+        columns=RATINGS if dat else header_of(path, RATINGS),
+        fields=(
+            id_field("user", "userId"),
+            id_field("item", "movieId"),
+            Field("rating", pl.when(stars.is_between(0.5, 5)).then(stars), "a number of stars from 0.5 to 5"),
+            number_field("timestamp", "whole seconds since 1970, from 1995 on", low=FIRST, high=LAST),
+        ),
+        select=_select(options, ignored),
+        separator="::" if dat else ",",
+        header=not dat,
+        dropped={} if ignored is None else {"movies without a poster": ignored},
+        on_bad_row=options.on_bad_row,
+    )
 
 
-def _texts(movies: pl.DataFrame) -> pl.DataFrame:
-    """Return item (int64) and title: name, genres and year as one text, null where there is no name."""
-    name = pl.col("title").str.replace(YEAR, "").str.strip_chars()
-    genres = pl.col("genres").str.replace("(no genres listed)", "", literal=True)
-    genres = genres.str.replace_all("|", " ", literal=True)
-    parts = [name, genres, pl.col("title").str.extract(YEAR)]
-    words = pl.concat_str(parts, separator=" ", ignore_nulls=True).str.replace_all(r"\s+", " ")
-    text = pl.when(name != "").then(words.str.strip_chars())
-    return movies.select(pl.col("movieId").alias("item"), text.alias("title"))
+def _select(options: Options, ignored: pl.Expr | None) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
+    def select(ratings: pl.LazyFrame) -> pl.LazyFrame:
+        kept = ratings if ignored is None else ratings.filter(~ignored)
+        events = by_rating(kept, "rating", options.favor_rating, options.rule)
+        return events.select("user", "item", "behavior", "timestamp")
 
-
-def _checked(path: Path, columns: Mapping[str, str]) -> pl.DataFrame:
-    """Return the columns of a file: int64 where `WHOLE`, float64 where `NUMBER`, else text.
-
-    Args:
-        path: CSV with a header, or `.dat` without one.
-        columns: name -> pattern that its values match.
-
-    Raises:
-        UserError: the first malformed line, or a file that cannot be read.
-    """
-    try:
-        frame = _text(path, columns).select(_typed(*column) for column in columns.items())
-        values = frame.collect(engine="streaming")
-    except (PolarsError, OSError) as error:
-        raise _fault(path, columns, str(error).partition("\n")[0]) from error
-    holes = {name: values[name].null_count() for name in columns}
-    if any(holes[name] for name in columns if columns[name] != ANY):
-        raise _fault(path, columns, "a value is missing")
-    if any(holes.values()) and (problem := _first_problem(path, columns)):
-        raise UserError(f"{path}: {problem}")
-    return values
-
-
-def _typed(name: str, pattern: str) -> pl.Expr:
-    if pattern == ANY:
-        return pl.col(name)
-    fits = pl.when(pl.col(name).str.contains(pattern)).then(pl.col(name))
-    return fits.cast(pl.Int64 if pattern == WHOLE else pl.Float64).alias(name)
-
-
-def _text(path: Path, columns: Mapping[str, str]) -> pl.LazyFrame:
-    """Return the fields of each line as text; all are null where a `.dat` line has another width."""
-    if path.suffix != ".dat":
-        frame = pl.scan_csv(path, infer_schema=False, glob=False)
-        _require(path, frame.collect_schema().names(), columns)
-        return frame
-    source = io.BytesIO(_decoded(path).encode())
-    lines = pl.read_csv(source, separator="\x1f", has_header=False, quote_char=None, infer_schema=False)
-    fields = pl.col(lines.columns[0]).str.split("::")
-    fields = pl.when(fields.list.len() == len(columns)).then(fields)
-    return lines.lazy().select(fields.list.get(n, null_on_oob=True).alias(c) for n, c in enumerate(columns))
-
-
-def _require(path: Path, found: list[str], columns: Mapping[str, str]) -> None:
-    if missing := [name for name in columns if name not in found]:
-        problem = f"no column '{missing[0]}' in '{','.join(found)}', expected {','.join(columns)}"
-        raise UserError(f"{path}: row 1: {problem}; repair the header")
-
-
-def _decoded(path: Path) -> str:
-    """Return the text of a `.dat` file: UTF-8 (10M), else Latin-1 (1M)."""
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
-
-
-def _fault(path: Path, columns: Mapping[str, str], reason: str) -> UserError:
-    problem = _first_problem(path, columns)
-    return UserError(f"{path}: {problem or f'cannot be read ({reason}); get the file again'}")
-
-
-def _first_problem(path: Path, columns: Mapping[str, str]) -> str | None:
-    """Return what is wrong with the first malformed line; None where none is, or it cannot be unpacked."""
-    records = _records(path)
-    try:
-        header = list(columns) if path.suffix == ".dat" else next(records, (1, list(columns)))[1]
-        for row, fields in records:
-            if len(fields) != len(header):
-                problem = f"{len(fields)} columns in {fields}, expected {len(header)}"
-                return f"row {row}: {problem}; repair or remove the line"
-            for name, pattern in columns.items():
-                value = fields[header.index(name)]
-                if not re.search(pattern, value):
-                    problem = f"{name} '{value}', expected {EXPECTED[pattern]}"
-                    return f"row {row}: {problem}; repair or remove the line"
-    except UnicodeDecodeError as error:
-        return f"{error.reason}; save the file as UTF-8"
-    except (OSError, EOFError, zlib.error, csv.Error):
-        return None
-    return None
-
-
-def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Return the fields of every record with its 1-based line, the CSV header included."""
-    if path.suffix == ".dat":
-        lines = io.StringIO(_decoded(path))
-        yield from enumerate((line.rstrip("\r\n").split("::") for line in lines), 1)
-    else:
-        reader = csv.reader(_utf8_lines(path))
-        yield from ((reader.line_num, record) for record in reader)
-
-
-def _utf8_lines(path: Path) -> Iterator[str]:
-    opened = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
-    with cast(BinaryIO, opened) as file:
-        for row, line in enumerate(file, 1):
-            try:
-                yield line.decode("utf-8-sig" if row == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                error.reason = f"row {row}: byte {line[error.start]:#04x} is not UTF-8"
-                raise
+    return select

@@ -6,11 +6,20 @@ R. Zykov, A. Noskov, A. Anokhin (Retailrocket), Retailrocket recommender system 
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
-
 from bench.cards import DatasetCard
 from bench.data.schema import RawData
-from bench.datasets.csv_log import Rule, among, behavior_names, headed, id_rule, log_file, mapping_text, whole
+from bench.datasets.raw_log import (
+    LogFiles,
+    LogOptions,
+    among,
+    behavior_names,
+    events,
+    header_of,
+    id_field,
+    log_file,
+    mapping_text,
+    number_field,
+)
 
 CARD = DatasetCard(
     name="retailrocket",
@@ -33,10 +42,11 @@ CARD = DatasetCard(
 
 COLUMNS = ("timestamp", "visitorid", "event", "itemid", "transactionid")
 BEHAVIORS = ("view", "addtocart", "transaction")
+FIRST = 10**11  # milliseconds: 1973; smaller numbers are seconds
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(LogOptions):
     """Which raw behaviors become what."""
 
     behaviors: tuple[str, ...] = ("view=click", "addtocart=favor")
@@ -51,22 +61,25 @@ def read(raw: Path | None, options: Options) -> RawData:
         options: the mapping of behaviors.
 
     Raises:
-        UserError: the file is missing, or a line is malformed or cut off.
+        UserError: the file or its header is missing; on reading: a line is malformed or cut off.
     """
     names = behavior_names(options.behaviors, BEHAVIORS)
-    log = headed(log_file(raw, "retailrocket", ("events.csv",)), COLUMNS)
-    time = Rule("timestamp", whole("timestamp") < 0, "whole milliseconds since 1970")
-    log.check([time, id_rule("visitorid"), among("event", BEHAVIORS), id_rule("itemid")])
-    events = log.scan().filter(pl.col("event").is_in(list(names)))
-    return RawData(
-        events=log.collect(
-            events.select(
-                whole("visitorid").alias("user"),
-                whole("itemid").alias("item"),
-                pl.col("event").replace_strict(names, return_dtype=pl.String).alias("behavior"),
-                whole("timestamp"),
-            )
+    path = log_file(raw, "retailrocket", ("events.csv",))
+    log = LogFiles(
+        files=(path,),
+        columns=header_of(path, COLUMNS),
+        fields=(
+            number_field("timestamp", "whole milliseconds since 1970", low=FIRST),
+            id_field("user", "visitorid"),
+            among("behavior", BEHAVIORS, "event"),
+            id_field("item", "itemid"),
         ),
+        select=events(names),
+        header=True,
+        on_bad_row=options.on_bad_row,
+    )
+    return RawData(
+        events=log,
         behaviors=tuple(dict.fromkeys(names.values())),
         mapping=mapping_text(names, BEHAVIORS),
     )

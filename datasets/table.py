@@ -1,13 +1,12 @@
 """Any table of events (CSV, TSV, parquet; gzip too), with an optional item table and ready feature vectors.
 
 The event file is read by polars in streams: first to see what ids and times look like, then typed; a fault
-is looked up by its row. Ids become int64 where all of them are whole numbers as a program writes them (also
-`12.0`, which pandas makes of ids in a column with holes), text otherwise (`007` stays `007`). Times become
-int64: whole numbers as they are, date-times as microseconds since 1970 (UTC where no zone is given). Repeated
-events are kept.
+is looked up by its row. Ids become int64 where all of them are whole numbers as a program writes them, text
+otherwise (`007` stays `007`). Times become int64: whole numbers as they are, date-times as microseconds since
+1970 (UTC where no zone is given). Repeated events are kept.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +15,20 @@ import polars as pl
 
 from bench.cards import DatasetCard
 from bench.data.schema import RawData, RawFeatures
-from bench.datasets.table_file import Table, event_file, named_file, open_table, text_of
+from bench.datasets.raw_log import BAD, PLACES, LogOptions
+from bench.datasets.table_events import (
+    EventColumns,
+    IdKind,
+    LeftOut,
+    ReadEvents,
+    Unit,
+    expected_of,
+    id_kind,
+    id_of,
+    left_out_of,
+    read_events,
+)
+from bench.datasets.table_file import ROW, Table, event_file, named_file, open_table, text_of
 from bench.errors import UserError, hint
 
 CARD = DatasetCard(
@@ -29,20 +41,17 @@ CARD = DatasetCard(
     behaviors="given by behaviors=cart=click,fav=click,buy=favor or cart,fav,buy (shallow -> deep)",
     modalities="text and images named in the item table, or vectors in .npy files; none without them",
     size="any",
-    dirt="missing or malformed values are refused with file, row, value and fix; blank lines are skipped",
+    dirt=(
+        "Missing or malformed values are refused with file, row, value and fix, or left out and counted; so "
+        "are ids written as floats (161.0) and times in another unit than most. Blank lines are skipped."
+    ),
 )
 
-INTEGER = r"^(0|[1-9]\d{0,17}|[1-8]\d{18})$"  # as a program writes it, and inside int64
-WHOLE = r"^(0|[1-9]\d{0,17}|[1-8]\d{18})(\.0+)?$"
-NUMBER = r"^-?\d+(\.\d+)?([eE][+-]?\d+)?$"
-TIME = r"^-?\d{1,18}(\.0+)?$"
-DATE_TIMES = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
-ZONED = ("%Y-%m-%dT%H:%M:%S%.f%:z", "%Y-%m-%dT%H:%M:%S%:z", "%Y-%m-%dT%H:%M%:z")
-Kind = Literal["integer", "text"]
+FILLED = "holds a value"
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(LogOptions):
     """Names of files and columns, and the order of the behaviors."""
 
     events: str = ""
@@ -75,6 +84,9 @@ class Options:
     """.npy file of text vectors, likewise."""
     time_format: str = ""
     """strptime format of the times; empty takes whole numbers or ISO date-times."""
+    time_unit: Unit = ""
+    """Unit since 1970 of whole numbers: times before 1990 or after 2100 are then malformed. Empty takes any
+    whole numbers of one unit."""
 
 
 def read(raw: Path | None, options: Options) -> RawData:
@@ -88,103 +100,49 @@ def read(raw: Path | None, options: Options) -> RawData:
         UserError: a file or column is missing, or a value is not what its column needs.
     """
     path = event_file(raw, options.events, options.items)
-    table = open_table(path)
-    items = open_table(named_file(path.parent, options.items, "items")) if options.items else None
+    table = open_table(path, options.on_bad_row)
+    place = named_file(path.parent, options.items, "items") if options.items else None
+    items = open_table(place, options.on_bad_row) if place else None
     for option in ("user", "item", "timestamp", *(["behavior"] if options.behavior else [])):
         table.require(getattr(options, option), option)
     if items:
         items.require(options.item_id, "item_id")
-    kind = _id_kind(table, options.item)
-    if items and _id_kind(items, options.item_id) == "text":
-        kind = "text"
-    events, behaviors, mapping = _map_behaviors(table, _typed_events(table, kind, options), options)
-    content = _items(items, kind, options) if items else None
+    kind, items_kind = _item_kinds(table, items, options)
+    names = (options.user, options.item, options.behavior, options.timestamp)
+    columns = EventColumns(*names, options.time_format, options.time_unit)
+    rows, left_out = read_events(table, columns, (id_kind(table, options.user), kind), options.on_bad_row)
+    events, behaviors, mapping = _map_behaviors(table, rows, options)
+    content, items_left_out = _items(items, items_kind, options) if items else (None, LeftOut())
     if items and content is not None and not events["item"].is_in(content["item"].implode()).any():
         example = f"'{content['item'][0]}' there, '{events['item'][0]}' in {path.name}"
         raise UserError(f"{items.path}: holds no item of the events ({example}); set item_id=COLUMN")
+    why = {BAD: left_out, f"{BAD} of {options.items}": items_left_out}
+    left = {reason: rows for reason, rows in why.items() if rows.count}
     return RawData(
-        events=events,
+        events=ReadEvents(path, events, left) if left else events,
         behaviors=behaviors,
         mapping=mapping,
-        items=content,
+        items=content.filter(pl.col("item").is_not_null()) if content is not None else None,
         attributes=options.attributes if items else (),
         features=_features(path.parent, content, options),
     )
 
 
-def _id_kind(table: Table, column: str) -> Kind:
-    """Say whether all ids are whole numbers.
-
-    Raises:
-        UserError: there is no id at all, or ids are negative or fractional numbers.
-    """
-    text = text_of(column)
-    patterns = {"whole": WHOLE, "number": NUMBER, "point": r"[.eE]", "minus": "^-"}
-    counts = [text.count().alias("rows")]
-    counts += [text.str.contains(pattern).sum().alias(name) for name, pattern in patterns.items()]
-    seen = table.collect(counts).row(0, named=True)
-    if not seen["rows"]:
-        raise UserError(f"{table.path}: row 2: column '{column}' is empty, expected ids; get the file again")
-    if seen["whole"] == seen["rows"]:
-        return "integer"
-    if seen["number"] == seen["rows"] and seen["minus"]:
-        expected = "expected an id of 0 or more; remove such rows, or number the ids anew"
-        raise table.first_fault(column, text.str.contains("^-"), expected)
-    if seen["number"] == seen["rows"] and seen["point"]:
-        wrong = ~text.str.contains(WHOLE) & text.str.contains("[.eE]")
-        raise table.first_fault(column, wrong, "expected a whole number or text; write ids never as floats")
-    return "text"
-
-
-def _id(column: str, kind: Kind) -> pl.Expr:
-    text = text_of(column)
-    return text.str.replace(r"\.0+$", "").str.to_integer(strict=False) if kind == "integer" else text
-
-
-def _time(table: Table, options: Options) -> pl.Expr:
-    """Return the expression of the times as int64; null where a value cannot be read."""
-    text = text_of(options.timestamp)
-    if options.time_format:
-        return _microseconds(text, options.time_format)
-    whole = text.str.contains(TIME)
-    if table.collect([whole.mean()]).item() >= 0.5:  # else the numbers are the faults
-        return pl.when(whole).then(text.str.replace(r"\.0+$", "")).str.to_integer(strict=False)
-    text = text.str.replace(" ", "T").str.replace("[zZ]$", "+00:00")
-    return pl.coalesce(_microseconds(text, form) for form in (*DATE_TIMES, *ZONED))
-
-
-def _microseconds(text: pl.Expr, form: str) -> pl.Expr:
-    return text.str.strptime(pl.Datetime("us"), form, strict=False).dt.epoch("us")
-
-
-def _typed_events(table: Table, kind: Kind, options: Options) -> pl.DataFrame:
-    """Return user, item, behavior, timestamp of every row; those of a blank line are null."""
-    the_one = pl.when(text_of(options.user).is_not_null()).then(pl.lit("interaction"))
-    expressions = {
-        "user": _id(options.user, _id_kind(table, options.user)),
-        "item": _id(options.item, kind),
-        "timestamp": _time(table, options),
-        "behavior": text_of(options.behavior) if options.behavior else the_one,
-    }
-    events = table.collect([expression.alias(name) for name, expression in expressions.items()])
-    time = f"a time as in {options.time_format}" if options.time_format else "a whole number or ISO date-time"
-    expected = {"user": "an id", "item": "an id", "behavior": "a behavior", "timestamp": time}
-    blank = pl.all_horizontal(pl.all().is_null())
-    for name, what in expected.items():
-        wrong = events.select(pl.col(name).is_null() & ~blank).to_series()
-        if wrong.any():
-            fix = "repair it, set time_format" if name == "timestamp" else "repair it"
-            problem = f"expected {what}; {fix} or remove the row"
-            raise table.fault(getattr(options, name), int(wrong.arg_max() or 0), problem)
-    return events.select("user", "item", "behavior", "timestamp")
+def _item_kinds(table: Table, items: Table | None, options: Options) -> tuple[IdKind, IdKind]:
+    """Return the kinds of the item ids of both tables: both are text where one of them has text."""
+    kind = id_kind(table, options.item)
+    if items is None:
+        return kind, kind
+    other = id_kind(items, options.item_id)
+    integer = kind.integer and other.integer
+    return replace(kind, integer=integer), replace(other, integer=integer)
 
 
 def _map_behaviors(
     table: Table, events: pl.DataFrame, options: Options
 ) -> tuple[pl.DataFrame, tuple[str, ...], str]:
     """Return the events in the names of `behaviors`, these names, and the mapping in words."""
-    real = pl.col("user").is_not_null()
-    counts = dict(events.filter(real)["behavior"].value_counts(sort=True).rows())
+    counts = dict(events["behavior"].value_counts(sort=True).rows())
     found = ", ".join(f"{value} ({count})" for value, count in counts.items())
     names = _names(options.behaviors) or ({value: value for value in counts} if len(counts) == 1 else {})
     if not names:
@@ -192,11 +150,12 @@ def _map_behaviors(
         raise UserError(f"{table.path}: several behaviors: {found}; list them shallow -> deep, {example}")
     unlisted = [value for value in counts if value not in names]
     if unlisted and options.unlisted == "error":
-        row = events.select((real & ~pl.col("behavior").is_in(list(names))).arg_max()).item()
-        fix = f"{hint(events['behavior'][row], names)}; add it to behaviors or set unlisted=drop"
-        raise table.fault(options.behavior or "behavior", row, f"expected one of {', '.join(names)}; {fix}")
+        first = events.row(int((~events["behavior"].is_in(list(names))).arg_max() or 0), named=True)
+        fix = f"{hint(first['behavior'], names)}; add it to behaviors or set unlisted=drop"
+        expected = f"expected one of {', '.join(names)}; {fix}"
+        raise table.fault(options.behavior or "behavior", first[ROW], expected)
     order = tuple(dict.fromkeys(names.values()))
-    mapped = events.filter(real).with_columns(pl.col("behavior").replace_strict(names, default=None))
+    mapped = events.drop(ROW).with_columns(pl.col("behavior").replace_strict(names, default=None))
     mapped = mapped.drop_nulls("behavior")
     if not (mapped["behavior"] == order[-1]).any():
         problem = f"no event of the target behavior '{order[-1]}'; found {found}"
@@ -228,31 +187,35 @@ def _optional(table: Table, options: Options, option: str) -> list[str]:
     return names
 
 
-def _items(table: Table, kind: Kind, options: Options) -> pl.DataFrame:
-    """Return item, title, image and attributes of the item table, without blank lines."""
+def _items(table: Table, kind: IdKind, options: Options) -> tuple[pl.DataFrame, LeftOut]:
+    """Return item, title, image and attributes of the rows that are not blank; and what was left out.
+
+    The item is null in rows that were left out, so that ready vectors, a row each, can still be told apart.
+    """
     text, image = (_optional(table, options, option) for option in ("text_columns", "image_column"))
-    columns = [_id(options.item_id, kind).alias("item")]
+    columns = [id_of(options.item_id, kind).alias("item")]
     if text:
         title = pl.concat_str([text_of(name) for name in text], separator=" ", ignore_nulls=True)
         columns.append(pl.when(title != "").then(title).alias("title"))
     if image:
         columns.append(_image_path(text_of(image[0]), table.path.parent).alias("image"))
     columns += [text_of(name).alias(name) for name in _optional(table, options, "attributes")]
-    items = table.collect(columns)
-    _check_item_ids(table, items, options)
-    return items.filter(pl.col("item").is_not_null())
+    filled = pl.any_horizontal(text_of(options.item_id).is_not_null(), *(c.is_not_null() for c in columns))
+    rows = table.collect([*columns, filled.alias(FILLED)]).with_row_index(ROW)
+    rows = rows.filter(pl.col(FILLED) | pl.col(ROW).is_in(list(table.broken)))
+    again = pl.col("item").is_not_null() & ~pl.col("item").is_first_distinct()
+    bad = rows.filter((pl.col("item").is_null() | again) & pl.col(FILLED))
+    shown = bad.select(ROW, "item").head(PLACES).rows()
+    problems = {row: _item_problem(table, item, row, options) for row, item in shown}
+    left_out = left_out_of(table, problems, len(bad), options.on_bad_row)
+    return rows.with_columns(pl.when(~again).then("item").alias("item")).drop(ROW, FILLED), left_out
 
 
-def _check_item_ids(table: Table, items: pl.DataFrame, options: Options) -> None:
-    missing = pl.col("item").is_null()
-    rules = {
-        "expected an id; fill it in or remove the row": missing & ~pl.all_horizontal(pl.all().is_null()),
-        "expected one row an item; remove this one": ~pl.col("item").is_first_distinct() & ~missing,
-    }
-    for expected, rule in rules.items():
-        wrong = items.select(rule).to_series()
-        if wrong.any():
-            raise table.fault(options.item_id, int(wrong.arg_max() or 0), expected)
+def _item_problem(table: Table, item: Any, row: int, options: Options) -> str:
+    shown = table.shown(options.item_id, row)
+    if item is not None:
+        return f"{shown}; expected one row an item; remove this one"
+    return f"{shown}; expected {expected_of('item', shown)}"
 
 
 def _image_path(name: pl.Expr, folder: Path) -> pl.Expr:
@@ -274,7 +237,15 @@ def _features(folder: Path, items: pl.DataFrame | None, options: Options) -> dic
 
 
 def _vectors(path: Path, items: pl.Series) -> RawFeatures:
-    """Open vectors as a memory map, never unpickled; rows that are NaN throughout are absent."""
+    """Open vectors as a memory map, never unpickled.
+
+    Args:
+        path: of the .npy file.
+        items: id of each row, null where the row of the item table was left out.
+
+    Returns:
+        The vectors of the rows that have an id and are not NaN throughout.
+    """
     try:
         vectors: Any = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
@@ -285,5 +256,5 @@ def _vectors(path: Path, items: pl.Series) -> RawFeatures:
         expected = f"({len(items)}, D) float16 or float32, a row an item of the item table"
         raise UserError(f"{path}: shape {shape} {dtype}, expected {expected}; write it anew")
     blocks = (vectors[start : start + 4096] for start in range(0, len(items), 4096))
-    absent = np.concatenate([np.isnan(block).all(axis=1) for block in blocks])
+    absent = np.concatenate([np.isnan(block).all(axis=1) for block in blocks]) | items.is_null().to_numpy()
     return RawFeatures(items.filter(~absent).to_list(), vectors[~absent] if absent.any() else vectors)

@@ -1,22 +1,25 @@
 """A CSV, TSV or parquet file read lazily as text, and the one line that names the place of a fault in it.
 
-CSV and TSV may be gzipped. A blank line is a row of nulls, so that rows can be counted back to lines.
+CSV and TSV may be gzipped. A blank line is a row of nulls, so that rows can be counted back to lines. Where
+bad rows are to be skipped, a line that is too long or cannot be decoded is blank, too, and kept in mind.
 """
 
 import csv
 import gzip
 import itertools
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import polars as pl
 from polars.exceptions import PolarsError
 
+from bench.datasets.raw_log import OnBadRow
 from bench.errors import UserError, hint
 
+ROW = "row of the table"
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".csv.gz", ".tsv.gz", ".txt.gz")
 
 
@@ -29,6 +32,8 @@ class Table:
     columns: tuple[str, ...]
     separator: str | None
     """None for parquet."""
+    broken: Mapping[int, str] = field(default_factory=dict)
+    """Rows, from 0 after the header, that are too long or not UTF-8 -> what is wrong; blank in `frame`."""
 
     def require(self, column: str, option: str) -> None:
         """Raise a UserError unless the column is there; names the option that names the column."""
@@ -47,20 +52,20 @@ class Table:
 
     def fault(self, column: str, row: int, expected: str) -> UserError:
         """Return the error for one value; `row` counts data rows from 0."""
+        return UserError(f"{self.path}: row {self.lines([row])[0]}: {self.shown(column, row)}; {expected}")
+
+    def shown(self, column: str, row: int) -> str:
+        """Return a column and its value in a row, counted from 0, as messages show them."""
         value = self.frame.select(text_of(column)).slice(row, 1).collect().item()
-        shown = "is empty" if value in (None, "") else f"'{value}'"
-        return UserError(f"{self.path}: row {self._line(row)}: {column} {shown}; {expected}")
+        return f"{column} is empty" if value in (None, "") else f"{column} '{value}'"
 
-    def first_fault(self, column: str, wrong: pl.Expr, expected: str) -> UserError:
-        """Return the error for the first row where an expression over the text columns is true."""
-        row = self.collect([wrong.fill_null(False).arg_max()]).item()
-        return self.fault(column, int(row), expected)
-
-    def _line(self, row: int) -> int:
-        """Return the 1-based line that an editor shows; for parquet the 1-based row."""
+    def lines(self, rows: Sequence[int]) -> list[int]:
+        """Return the 1-based lines that an editor shows for rows in ascending order; for parquet the rows."""
         if self.separator is None:
-            return row + 1
-        return next(line for number, (line, _) in enumerate(_records(self)) if number == row + 1)
+            return [row + 1 for row in rows]
+        wanted = {row + 1 for row in rows}
+        found = (line for number, (line, _) in enumerate(_records(self)) if number in wanted)
+        return list(itertools.islice(found, len(wanted)))
 
 
 def event_file(raw: Path | None, events: str, items: str) -> Path:
@@ -98,8 +103,13 @@ def named_file(folder: Path, name: str, option: str) -> Path:
     return folder / name
 
 
-def open_table(path: Path) -> Table:
+def open_table(path: Path, on_bad_row: OnBadRow = "error") -> Table:
     """Open a table lazily, all columns as text.
+
+    Args:
+        path: of a CSV, TSV or parquet file.
+        on_bad_row: `skip` looks for lines that are too long or cannot be decoded and makes them blank; the
+            default leaves it to the first use of the table to stop there.
 
     Raises:
         UserError: not a table file, an empty one, or one that cannot be decoded.
@@ -112,9 +122,42 @@ def open_table(path: Path) -> Table:
             frame = pl.scan_parquet(path, glob=False)
         else:
             frame = pl.scan_csv(path, separator=separator, infer_schema=False, glob=False)
-        return Table(path, frame, tuple(frame.collect_schema().names()), separator)
-    except (PolarsError, OSError) as error:
+        table = Table(path, frame, tuple(frame.collect_schema().names()), separator)
+        return _without_broken(table) if on_bad_row == "skip" and separator else table
+    except (PolarsError, OSError, EOFError, zlib.error, csv.Error) as error:
         raise _explain(Table(path, pl.LazyFrame(), (), separator), error) from error
+
+
+def _without_broken(table: Table) -> Table:
+    """Return the table with broken lines blank; one without such lines is returned as it is."""
+    try:
+        table.frame.select(pl.all().null_count()).collect(engine="streaming")
+    except PolarsError:
+        broken = _broken(table)
+        frame = pl.scan_csv(
+            table.path, separator=table.separator or ",", infer_schema=False, glob=False,
+            truncate_ragged_lines=True, encoding="utf8-lossy", row_index_name=ROW,
+        )  # fmt: skip
+        sound = ~pl.col(ROW).is_in(list(broken))
+        return replace(table, frame=frame.select(pl.when(sound).then(pl.all().exclude(ROW))), broken=broken)
+    return table
+
+
+def _broken(table: Table) -> dict[int, str]:
+    records = _records(table)
+    width = len(next(records)[1])
+    problems = ((row, _problem(fields, width)) for row, (_, fields) in enumerate(records))
+    return {row: problem for row, problem in problems if problem}
+
+
+def _problem(fields: Sequence[str], width: int) -> str | None:
+    if len(fields) > width:
+        return f"{len(fields)} columns, expected {width} as in the header"
+    try:
+        "".join(fields).encode()
+    except UnicodeEncodeError as error:  # a byte that could not be decoded
+        return f"byte {ord(error.object[error.start]) - 0xDC00:#04x} is not UTF-8"
+    return None
 
 
 def _bytes(path: Path) -> BinaryIO:
@@ -137,7 +180,7 @@ def _separator(path: Path) -> str:
 def _records(table: Table) -> Iterator[tuple[int, list[str]]]:
     """Return the header and every record after it with its last line number, as an editor shows it."""
     with _bytes(table.path) as file:
-        lines = (line.decode("utf-8", "replace") for line in file)
+        lines = (line.decode("utf-8", "surrogateescape") for line in file)
         reader = csv.reader(lines, delimiter=table.separator or ",")
         records = ((reader.line_num, record) for record in reader)
         yield from itertools.dropwhile(lambda numbered: not numbered[1], records)
@@ -154,19 +197,13 @@ def _explain(table: Table, error: Exception) -> UserError:
 
 
 def _first_problem(table: Table) -> str | None:
-    with _bytes(table.path) as file:
-        for row, line in enumerate(file, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError as wrong:
-                value = f"byte {line[wrong.start]:#04x} is not UTF-8"
-                return f"row {row}: {value}; save the file as UTF-8"
     records = _records(table)
-    width = len(next(records)[1])
-    for row, fields in records:
-        if len(fields) > width:
-            value = f"{len(fields)} columns, expected {width} as in the header"
-            return f"row {row}: {value}; quote or remove the extra separator"
+    header = next(records)
+    for row, fields in itertools.chain([header], records):
+        if problem := _problem(fields, len(header[1])):
+            utf8 = problem.endswith("UTF-8")
+            fix = "save the file as UTF-8" if utf8 else "quote or remove the extra separator"
+            return f"row {row}: {problem}; {fix}, or leave such rows out by --on-bad-row skip"
     return None
 
 

@@ -11,16 +11,16 @@ import polars as pl
 
 from bench.cards import DatasetCard
 from bench.data.schema import RawData
-from bench.datasets.csv_log import (
-    Log,
-    Rule,
+from bench.datasets.raw_log import (
+    LogFiles,
+    LogOptions,
     among,
     behavior_names,
-    id_rule,
-    item_table,
+    events,
+    id_field,
     log_file,
     mapping_text,
-    whole,
+    number_field,
 )
 from bench.errors import UserError
 
@@ -39,8 +39,8 @@ CARD = DatasetCard(
     size="987,994 users, 4,162,024 items, 9,439 categories, 100,150,807 events (as commonly quoted)",
     dirt=(
         "No header. Some times lie outside 2017-11-25..2017-12-03 (UTC+8): these rows are dropped and "
-        "counted in the mapping. Users stand in the order of their id as text. Repeated events are kept. "
-        "Where an item has two categories, that of its first kept event counts."
+        "counted. Users stand in the order of their id as text. Repeated events are kept. "
+        "Where an item has two categories, that of its first row counts."
     ),
 )
 
@@ -50,7 +50,7 @@ FIRST, LAST = 1511539200, 1512316799  # 2017-11-25 00:00:00 and 2017-12-03 23:59
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(LogOptions):
     """Which raw behaviors become what."""
 
     behaviors: tuple[str, ...] = ("pv=click", "fav=favor")
@@ -65,38 +65,37 @@ def read(raw: Path | None, options: Options) -> RawData:
         options: the mapping of behaviors.
 
     Raises:
-        UserError: the file is missing, has a header, or a line is malformed or cut off.
+        UserError: the file is missing; on reading: it has a header, or a line is malformed or cut off.
     """
     names = behavior_names(options.behaviors, BEHAVIORS)
-    log = Log(log_file(raw, "taobao", ("UserBehavior.csv",)), COLUMNS, header=False)
-    _check_ends(log.path)
-    inside = whole("timestamp").is_between(FIRST, LAST)
-    ids = [id_rule(column) for column in ("user", "item", "category")]
-    time = Rule("timestamp", whole("timestamp").is_null(), "whole seconds since 1970")
-    dropped = log.check([*ids, among("behavior", BEHAVIORS), time], {"outside": (~inside).sum()})["outside"]
-    wanted = log.scan().filter(pl.col("behavior").is_in(list(names)) & inside)
-    behavior = pl.col("behavior").replace_strict(names, return_dtype=pl.String)
-    numbers = (whole(column) for column in ("user", "item", "category", "timestamp"))
-    kept = log.collect(wanted.select(*numbers, behavior))
-    days = "2017-11-25..2017-12-03 (UTC+8)"
+    path = log_file(raw, "taobao", ("UserBehavior.csv",))
+    if path.suffix != ".gz":
+        _check_end(path)
+    inside = pl.col("timestamp").is_between(FIRST, LAST)
+    ids = [id_field(column) for column in ("user", "item", "category")]
+    time = number_field("timestamp", "whole seconds since 1970", low=-(2**63))
+    log = LogFiles(
+        files=(path,),
+        columns=COLUMNS,
+        fields=(*ids, among("behavior", BEHAVIORS), time),
+        select=lambda typed: events(names)(typed.filter(inside)),
+        dropped={"outside 2017-11-25..2017-12-03 (UTC+8)": ~inside},
+        on_bad_row=options.on_bad_row,
+    )
     return RawData(
-        events=kept.select("user", "item", "behavior", "timestamp"),
+        events=log,
         behaviors=tuple(dict.fromkeys(names.values())),
-        mapping=f"{mapping_text(names, BEHAVIORS)}; {dropped} raw rows outside {days} dropped",
-        items=item_table(kept, ["category"]),
+        mapping=f"{mapping_text(names, BEHAVIORS)}; rows outside 2017-11-25..2017-12-03 (UTC+8) dropped",
+        items=lambda kept: log.table(kept, ["category"]),
         attributes=("category",),
     )
 
 
-def _check_ends(path: Path) -> None:
-    """Refuse a header, and a last line whose time was cut off: both would pass for a dropped or odd row."""
+def _check_end(path: Path) -> None:
+    """Refuse a last line whose time was cut off: it would pass for one of the rows outside the nine days."""
     with path.open("rb") as file:
-        first = file.readline().decode("utf-8-sig", "replace").strip()
         file.seek(max(0, path.stat().st_size - 200))
         last = file.read().decode("utf-8", "replace").rpartition("\n")[2]
-    if first and not first[0].isdigit() and not any(part.isdigit() for part in first.split(",")):
-        problem = f"'{first}' looks like a header, expected events from row 1 on"
-        raise UserError(f"{path}: row 1: {problem}; remove this line")
     time = last.rpartition(",")[2]
     if last.count(",") == 4 and len(time) < len(str(FIRST)):
         problem = f"timestamp '{time}', expected {len(str(FIRST))} digits: the file was cut off"

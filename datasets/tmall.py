@@ -10,13 +10,15 @@ import polars as pl
 
 from bench.cards import DatasetCard
 from bench.data.schema import RawData
-from bench.datasets.csv_log import (
-    Rule,
+from bench.datasets.raw_log import (
+    Field,
+    LogFiles,
+    LogOptions,
     among,
     behavior_names,
-    headed,
-    id_rule,
-    item_table,
+    events,
+    header_of,
+    id_field,
     log_file,
     mapping_text,
     whole,
@@ -38,18 +40,19 @@ CARD = DatasetCard(
     dirt=(
         "Times are days (month and day, no year), and the file is not in time order: inside a day the order "
         "of the file stands for the unknown one. The brand may be empty (unknown then). Repeated events are "
-        "kept. Where an item has two categories, sellers or brands, those of its first kept event count."
+        "kept. Where an item has two categories, sellers or brands, those of its first row count."
     ),
 )
 
 COLUMNS = ("user_id", "item_id", "cat_id", "seller_id", "brand_id", "time_stamp", "action_type")
-ATTRIBUTES = {"category": "cat_id", "seller": "seller_id", "brand": "brand_id"}
+ATTRIBUTES = ("category", "seller", "brand")
+UNKNOWN = -1  # stands for an empty brand until the item table is made
 ACTIONS = ("0", "1", "2", "3")
 WORDS = "action_type: 0 click, 1 cart, 2 purchase, 3 favorite"
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(LogOptions):
     """Which raw behaviors become what."""
 
     behaviors: tuple[str, ...] = ("0=click", "3=favor")
@@ -64,35 +67,37 @@ def read(raw: Path | None, options: Options) -> RawData:
         options: the mapping of behaviors.
 
     Raises:
-        UserError: the file is missing, or a line is malformed or cut off.
+        UserError: the file or its header is missing; on reading: a line is malformed or cut off.
     """
     names = behavior_names(options.behaviors, ACTIONS)
-    places = ("user_log_format1.csv", "data_format1/user_log_format1.csv")
-    log = headed(log_file(raw, "tmall", places), COLUMNS)
-    log.check(_rules())
-    wanted = log.scan().filter(pl.col("action_type").is_in(list(names)))
-    kept = log.collect(
-        wanted.select(
-            whole("user_id").alias("user"),
-            whole("item_id").alias("item"),
-            pl.col("action_type").replace_strict(names, return_dtype=pl.String).alias("behavior"),
-            whole("time_stamp").alias("timestamp"),
-            *(whole(column).alias(name) for name, column in ATTRIBUTES.items()),
-        )
+    path = log_file(raw, "tmall", ("user_log_format1.csv", "data_format1/user_log_format1.csv"))
+    log = LogFiles(
+        files=(path,),
+        columns=header_of(path, COLUMNS),
+        fields=_fields(),
+        select=events(names),
+        header=True,
+        on_bad_row=options.on_bad_row,
     )
     return RawData(
-        events=kept.select("user", "item", "behavior", "timestamp"),
+        events=log,
         behaviors=tuple(dict.fromkeys(names.values())),
         mapping=f"{mapping_text(names, ACTIONS)} ({WORDS}); times are days",
-        items=item_table(kept, list(ATTRIBUTES)),
-        attributes=tuple(ATTRIBUTES),
+        items=lambda kept: log.table(kept, ATTRIBUTES).with_columns(pl.col("brand").replace(UNKNOWN, None)),
+        attributes=ATTRIBUTES,
     )
 
 
-def _rules() -> list[Rule]:
-    ids = [id_rule(column) for column in ("user_id", "item_id", "cat_id", "seller_id")]
-    given = pl.col("brand_id") != ""
-    brand = Rule("brand_id", given & (whole("brand_id") < 0).fill_null(True), "nothing or a whole number")
+def _fields() -> tuple[Field, ...]:
+    names = {"user": "user_id", "item": "item_id", "category": "cat_id", "seller": "seller_id"}
+    brand = (
+        pl.when(pl.col("brand_id") == "").then(UNKNOWN).when(whole("brand_id") >= 0).then(whole("brand_id"))
+    )
     month, day = whole("time_stamp") // 100, whole("time_stamp") % 100
-    time = Rule("time_stamp", ~(month.is_between(1, 12) & day.is_between(1, 31)), "a day as mmdd")
-    return [*ids, brand, time, among("action_type", ACTIONS)]
+    day_of_year = pl.when(month.is_between(1, 12) & day.is_between(1, 31)).then(whole("time_stamp"))
+    return (
+        *(id_field(name, column) for name, column in names.items()),
+        Field("brand", brand, "nothing or a whole number", "brand_id"),
+        Field("timestamp", day_of_year, "a day as mmdd", "time_stamp"),
+        among("behavior", ACTIONS, "action_type"),
+    )

@@ -1,6 +1,7 @@
 """Item content of a prepared data set: vectors, attributes and planted truth in the order of the items."""
 
-import hashlib
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,111 +9,140 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from bench.data.encoders import Encoded, EncoderOptions, encode_images, encode_titles
-from bench.data.images import check_images
-from bench.data.schema import ItemContent, RawData, RawFeatures
+from bench.data.check import check_items
+from bench.data.encoders import EncoderOptions, encode_images, encode_titles
+from bench.data.features import Block, Source, hash_feature, rows_of, write_feature
+from bench.data.images import survey
+from bench.data.runs import Watch, silent
+from bench.data.schema import ItemContent, RawData, RawFeatures, StreamedFeatures
 from bench.errors import UserError
 
-CHUNK = 65536
 UNKNOWN = ("", "null")  # how publishers write that a category is not known
+COLUMN = {"image": "image", "text": "title"}
+"""Modality -> the column of the items that it is encoded from."""
 
 
 def item_table(raw: RawData, ids: pl.Series) -> pl.DataFrame:
-    """Return the N kept items, ids ascending, with title, image and attributes where they are known."""
+    """Return the N kept items, ids ascending, with title, image and attributes where they are known.
+
+    Raises:
+        UserError: the table that a reader's function gave is faulty.
+    """
     table = pl.DataFrame({"item": ids})
     if raw.items is None:
         return table
-    texts = [pl.col(name).cast(pl.String) for name in ("title", "image") if name in raw.items.columns]
-    known = raw.items.select(pl.col("item").cast(ids.dtype), *texts, *raw.attributes)
+    given = raw.items
+    if not isinstance(given, pl.DataFrame):
+        given = given(ids)
+        check_items(given, raw.attributes, ids.dtype)
+    texts = [pl.col(name).cast(pl.String) for name in COLUMN.values() if name in given.columns]
+    known = given.select(pl.col("item").cast(ids.dtype), *texts, *raw.attributes)
     return table.join(known, on="item", how="left", maintain_order="left")
 
 
 def write_content(
-    raw: RawData, items: pl.DataFrame, options: EncoderOptions, folder: Path, cache: Path
+    raw: RawData,
+    items: pl.DataFrame,
+    options: EncoderOptions,
+    folder: Path,
+    cache: Path,
+    watch: Watch = silent,
 ) -> tuple[ItemContent, dict[str, dict[str, Any]]]:
-    """Write the vectors of each modality into a folder.
+    """Write the vectors of each modality into a folder, block by block.
 
     Args:
         raw: ready-made vectors; a modality given there is not encoded.
         items: what `item_table` returned.
         options: encoders of the other modalities.
         folder: gets `feature_<modality>.npy`.
-        cache: folder of CLIP vectors found again.
+        cache: folder of encoded vectors found again.
+        watch: is told the stage of long steps, what is done of it and how much it is.
 
     Returns:
-        The content, its vectors mapped from the folder, and by modality: name, hash, dim, coverage (share).
+        The content, its vectors mapped from the folder, and by modality: name, hash, dim, coverage (share)
+        and lacking (number of items without).
 
     Raises:
-        UserError: ready-made vectors belong to none of the items, or titles or pictures cannot be encoded.
+        UserError: ready-made vectors belong to none of the items or are no numbers, titles or pictures cannot
+            be encoded.
+        OSError: the disk is too full for a modality.
     """
+    ids = items["item"]
     features: dict[str, NDArray[Any]] = {}
     present: dict[str, NDArray[np.bool_]] = {}
     made: dict[str, dict[str, Any]] = {}
-    sources = {name: _ready(name, given, items["item"]) for name, given in raw.features.items()}
-    for modality, encoded in _encoded(items, options, cache, set(sources)).items():
-        if encoded.present.any():
-            rows = np.where(encoded.present, np.arange(len(items)), -1)
-            sources[modality] = (encoded.vectors, rows, encoded.name, encoded.hash)
-    for modality, (vectors, rows, name, digest) in sorted(sources.items()):
-        array = features[modality] = _write_feature(folder / f"feature_{modality}.npy", vectors, rows)
-        mask = present[modality] = np.concatenate([[False], rows >= 0])
-        digest = digest or _digest(array, mask)
-        coverage = float(mask[1:].mean())
-        made[modality] = {"name": name, "hash": digest, "dim": array.shape[1], "coverage": coverage}
+    ready = {name: _ready(name, given, ids) for name, given in raw.features.items()}
+    encoded = _encoded(items, options, cache, set(ready), watch)
+    for modality, source in sorted((ready | encoded).items()):
+        path = folder / f"feature_{modality}.npy"
+        mask = write_feature(path, modality, source, ids, watch)
+        if mask is None and modality in ready:
+            raise _none_known(modality, "none", ids)
+        if mask is None:
+            continue
+        array = features[modality] = np.load(path, mmap_mode="r")
+        present[modality] = mask
+        made[modality] = {
+            "name": source.name,
+            "hash": source.hash or hash_feature(path, mask, watch, modality),
+            "dim": array.shape[1],
+            "coverage": float(mask[1:].mean()),
+            "lacking": int((~mask[1:]).sum()),
+        }
     attributes = {name: _numbered(items[name]) for name in raw.attributes}
     return ItemContent(len(items), features, present, attributes), made
 
 
-Source = tuple[NDArray[Any], NDArray[np.int64], str, str]
-"""Vectors, the row of each item among them (-1 where it has none), name, hash ("" where not known yet)."""
-
-
-def _ready(modality: str, given: RawFeatures, ids: pl.Series) -> Source:
+def _ready(modality: str, given: RawFeatures | StreamedFeatures, ids: pl.Series) -> Source:
+    if isinstance(given, StreamedFeatures):
+        return Source(partial(_streamed, modality, given, ids), "ready-made")
     known = pl.DataFrame(
         {"item": pl.Series(given.items, dtype=ids.dtype), "row": np.arange(len(given.items))}
     )
     joined = ids.to_frame("item").join(known, on="item", how="left", maintain_order="left")
     rows = joined["row"].fill_null(-1).to_numpy()
     if not (rows >= 0).any():
-        example = f"'{given.items[0]}', items such as '{ids[0]}'" if given.items else "none"
-        fix = "give the vectors the ids of the events"
-        raise UserError(
-            f"{modality} features: none of {len(ids)} items has a vector (ids there: {example}); {fix}"
-        )
-    return given.vectors, rows, "ready-made", ""
+        there = f"'{given.items[0]}', items such as '{ids[0]}'" if given.items else "none"
+        raise _none_known(modality, there, ids)
+    dtype = np.float16 if given.vectors.dtype == np.float16 else np.float32
+    return Source(partial(_held, given.vectors, rows), "ready-made", dtype=dtype)
+
+
+def _none_known(modality: str, there: str, ids: pl.Series) -> UserError:
+    missing = f"none of {len(ids)} items has a vector (ids there: {there})"
+    return UserError(f"{modality} features: {missing}; give the vectors the ids of the events")
+
+
+def _streamed(modality: str, given: StreamedFeatures, ids: pl.Series) -> Iterator[Block]:
+    for rows, vectors in given.blocks(ids):
+        if vectors.shape[-1] != given.width:
+            fix = f"expected width {given.width}, which the reader declares; correct one of them"
+            raise UserError(f"{modality} features: a block of shape {vectors.shape}; {fix}")
+        yield rows, vectors
+
+
+def _held(vectors: NDArray[np.floating], rows: NDArray[np.int64]) -> Iterator[Block]:
+    """Yield the vectors of the items that have one; `rows` (N,) is -1 for the others."""
+    items = np.flatnonzero(rows >= 0)
+    step = rows_of(vectors.shape[1], vectors.dtype)
+    for start in range(0, len(items), step):
+        part = items[start : start + step]
+        yield part, vectors[rows[part]]
 
 
 def _encoded(
-    items: pl.DataFrame, options: EncoderOptions, cache: Path, ready: set[str]
-) -> dict[str, Encoded]:
-    encoded = {}
+    items: pl.DataFrame, options: EncoderOptions, cache: Path, ready: set[str], watch: Watch
+) -> dict[str, Source]:
+    sources = {}
     if "image" in items.columns and "image" not in ready:
         images = items["image"].to_list()
-        check_images(path for path in images if path)
-        if options.image != "none":
-            encoded["image"] = encode_images(images, options, cache)
+        if options.image == "none":
+            survey([path for path in images if path], watch)
+        else:
+            sources["image"] = encode_images(images, options, cache, watch)
     if "title" in items.columns and "text" not in ready and options.text != "none":
-        encoded["text"] = encode_titles(items["title"].to_list(), options, cache)
-    return encoded
-
-
-def _write_feature(path: Path, vectors: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
-    """Write (N + 1, D) vectors, zero where `rows` is -1 and in row 0, and return them mapped from it."""
-    dtype = np.float16 if vectors.dtype == np.float16 else np.float32
-    array = np.lib.format.open_memmap(path, "w+", dtype, (len(rows) + 1, vectors.shape[1]))  # zeros
-    for start in range(0, len(rows), CHUNK):
-        part = rows[start : start + CHUNK]
-        held = np.flatnonzero(part >= 0)
-        array[1 + start + held] = vectors[part[held]]
-    array.flush()
-    return array
-
-
-def _digest(array: NDArray[Any], mask: NDArray[np.bool_]) -> str:
-    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode() + mask.tobytes())
-    for start in range(0, len(array), CHUNK):
-        digest.update(np.ascontiguousarray(array[start : start + CHUNK]).tobytes())
-    return digest.hexdigest()
+        sources["text"] = encode_titles(items["title"].to_list(), options, cache, watch)
+    return sources
 
 
 def _numbered(column: pl.Series) -> NDArray[np.int32]:
@@ -128,13 +158,21 @@ def _numbered(column: pl.Series) -> NDArray[np.int32]:
 
 def not_encoded(items: pl.DataFrame, content: ItemContent) -> dict[str, float]:
     """Return modality -> fraction of items that have a title or picture of which no vectors were made."""
-    shares = {}
-    for modality, column in (("image", "image"), ("text", "title")):
-        if column in items.columns and modality not in content.features:
-            count = (items[column].fill_null("") != "").sum()
-            if count:
-                shares[modality] = float(count / len(items))
-    return shares
+    told = lacking(items, content)
+    return {
+        name: (len(items) - count) / len(items)
+        for name, count in told.items()
+        if name not in content.features
+    }
+
+
+def lacking(items: pl.DataFrame, content: ItemContent) -> dict[str, int]:
+    """Return modality -> number of items without it, encoded or not; modalities of no item are left out."""
+    counts = {name: int((~mask[1:]).sum()) for name, mask in content.present.items()}
+    for modality, column in COLUMN.items():
+        if modality not in counts and column in items.columns:
+            counts[modality] = int((items[column].fill_null("") == "").sum())
+    return {name: count for name, count in sorted(counts.items()) if count < len(items)}
 
 
 def write_truth(raw: RawData, ids: pl.Series, folder: Path) -> None:
@@ -142,7 +180,7 @@ def write_truth(raw: RawData, ids: pl.Series, folder: Path) -> None:
     if not raw.truth:
         return
     arrays: dict[str, Any] = dict(raw.truth)
-    if raw.items is not None:
+    if isinstance(raw.items, pl.DataFrame):
         known = raw.items.select(pl.col("item").cast(ids.dtype)).with_row_index("row")
         rows = ids.to_frame("item").join(known, on="item", how="left", maintain_order="left")["row"]
         row, held = rows.fill_null(0).to_numpy(), rows.is_not_null().to_numpy()

@@ -1,8 +1,10 @@
-"""Titles and pictures to vectors: TF-IDF with SVD, which needs nothing, or CLIP. The only user of open_clip.
+"""Titles and pictures to vectors: TF-IDF with SVD and EfficientNet-Lite0, which download nothing, or CLIP.
+
+The only user of open_clip.
 
 All vectors are float16 with unit length. Rounding hides nearly all of what machines, threads and batch sizes
-change in the last bits, and with it in the fingerprint of a data set. CLIP vectors are kept by content in a
-folder: a second preparation, or one after an interruption, encodes only what is new.
+change in the last bits, and with it in the fingerprint of a data set. Vectors of networks are kept by content
+in a folder: a second preparation, or one after an interruption, encodes only what is new.
 
 CLIP: A. Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021.
 """
@@ -12,23 +14,26 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bench.data.images import read_image
-from bench.data.shelf import Encode, Vectors, encode_missing
+from bench.data import efficientnet
+from bench.data.features import Source
+from bench.data.images import decoded_ahead, read_image, survey
+from bench.data.runs import Watch
+from bench.data.shelf import Encoder, Vectors, encode_by_content
 from bench.data.words import FITTED_TITLES, VOCABULARY, encode_words, unit
 from bench.errors import UserError, hint
 
 RANDOM = "random"
 RANDOM_ALLOWED = "M3BENCH_ALLOW_RANDOM_CLIP"
+OFFLINE = {"tfidf-svd": "text", "efficientnet": "image"}
+"""Encoders that download nothing -> what they encode."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,8 @@ class EncoderOptions:
 
     text: Literal["tfidf-svd", "clip", "none"] = "tfidf-svd"
     """Encoder of titles."""
-    image: Literal["clip", "none"] = "none"
-    """Encoder of pictures."""
+    image: Literal["efficientnet", "clip", "none"] = "none"
+    """Encoder of pictures; `efficientnet` needs the extra [offline-image], `clip` the extra [clip]."""
     clip_model: str = "ViT-B-32"
     """Name of an open_clip model; 512 wide are ViT-B-32, ViT-B-16, RN101 and others."""
     clip_weights: str = ""
@@ -46,104 +51,111 @@ class EncoderOptions:
     text_size: int = 512
     """Width of the TF-IDF vectors; where the titles span less, the rest is zero, so the width is constant."""
     batch_size: int = 64
-    """Titles or pictures that CLIP encodes at once."""
+    """Titles or pictures that CLIP or EfficientNet reads, and encodes, at once."""
     device: str = "auto"
-    """Device of CLIP: `auto`, `cpu`, `cuda`."""
+    """Device of CLIP and EfficientNet: `auto` (a GPU where there is one), `cpu`, `cuda`."""
 
     def __post_init__(self) -> None:
         if self.text_size < 1 or self.batch_size < 1:
             raise ValueError("text_size and batch_size must be 1 or more")
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """Vectors of one modality."""
+def chosen_encoders(names: str) -> dict[str, str]:
+    """Return the options that stand for what `--encoder` names.
 
-    vectors: Vectors
-    """(n, D) float16, unit length where present, else zero; D is 0 where nothing is present."""
-    present: NDArray[np.bool_]
-    """(n,)."""
-    name: str
-    """Encoder and weights, in words."""
-    hash: str
-    """SHA-256 over the encoder, its options and the contents encoded."""
+    Args:
+        names: `efficientnet` (pictures), `tfidf-svd` (titles), or a model of open_clip, which encodes both
+            unless the other name takes one of them; a comma joins two.
+
+    Raises:
+        UserError: nothing, or two encoders for one thing, are named, or a name is misspelt.
+    """
+    parts = [name.strip() for name in names.split(",")]
+    models = [name for name in parts if name not in OFFLINE]
+    for name in models:
+        if (near := hint(name, OFFLINE)).startswith("did"):  # no model of open_clip is called nearly so
+            raise UserError(f"--encoder {name}: no such encoder; {near}")
+    if not all(parts) or "none" in parts or not len(set(parts)) == len(parts) <= 2 or len(models) > 1:
+        fix = "give efficientnet, tfidf-svd, a model of open_clip such as ViT-B-32, or one of each kind"
+        raise UserError(f"--encoder {names}: expected one encoder of titles and one of pictures; {fix}")
+    chosen = {"text": "clip", "image": "clip", "clip_model": models[0]} if models else {}
+    return chosen | {OFFLINE[name]: name for name in parts if name in OFFLINE}
 
 
-def encode_titles(titles: Sequence[str | None], options: EncoderOptions, cache: Path | None) -> Encoded:
+def encode_titles(titles: Sequence[str | None], options: EncoderOptions, cache: Path, watch: Watch) -> Source:
     """Encode titles; an empty one, or one without a word, is absent.
 
     Args:
         titles: n texts, None where there is none.
         options: `text` chooses the encoder.
-        cache: folder of CLIP vectors found again; None keeps none.
+        cache: folder of CLIP vectors found again.
+        watch: is told how far it is.
+
+    Returns:
+        Vectors of unit length.
 
     Raises:
         UserError: CLIP or its weights cannot be had.
     """
     texts = [(title or "").strip() for title in titles]
     if options.text == "tfidf-svd":
-        vectors, name = encode_words(texts, options.text_size), f"tfidf-svd {options.text_size}"
-        return Encoded(
-            vectors, np.asarray(vectors.any(axis=1)), name, _hash(name, [VOCABULARY, FITTED_TITLES], texts)
-        )
-    keys = (hashlib.sha256(text.encode()).digest() if text else None for text in texts)
-    return _encode_by_content(keys, "text", texts, options, cache)
+        name = f"tfidf-svd {options.text_size}"
+        digest = hashlib.sha256(json.dumps([name, VOCABULARY, FITTED_TITLES]).encode())
+        for text in texts:
+            digest.update(f"{len(text)}:{text}".encode())
+        return Source(partial(encode_words, texts, options.text_size, watch), name, digest.hexdigest())
+    keys = [hashlib.sha256(text.encode()).digest() if text else None for text in texts]
+    return encode_by_content(keys, texts, _clip("text", options), "text", cache, watch)
 
 
-def encode_images(paths: Sequence[str | None], options: EncoderOptions, cache: Path | None) -> Encoded:
-    """Encode picture files by CLIP; an item without a path is absent.
+def encode_images(paths: Sequence[str | None], options: EncoderOptions, cache: Path, watch: Watch) -> Source:
+    """Encode picture files; an item without a path is absent.
 
     Args:
         paths: n files, None where there is none.
-        options: model and weights.
-        cache: folder of CLIP vectors found again; None keeps none.
+        options: `image` chooses the encoder.
+        cache: folder of vectors found again.
+        watch: is told how far it is.
+
+    Returns:
+        Vectors of unit length.
 
     Raises:
-        UserError: CLIP or its weights cannot be had, a file is missing or cannot be decoded.
+        UserError: the encoder or its weights cannot be had, a file is missing or cannot be decoded.
     """
-    files = [path or "" for path in paths]
-    keys = (_digest_of_file(path, "image") if path else None for path in files)
-    return _encode_by_content(keys, "image", files, options, cache)
+    if options.image == "clip":
+        encoder = _clip("image", options)
+    else:
+        encoder = efficientnet.encoder(options.batch_size, partial(_place, options.device))
+    given = survey([path for path in paths if path], watch)  # after the encoder: it reads every picture
+    digests = iter(given)
+    keys = [next(digests) if path else None for path in paths]
+    return encode_by_content(keys, [path or "" for path in paths], encoder, "image", cache, watch)
 
 
-def _digest_of_file(path: str, what: str) -> bytes:
+def _place(wanted: str, model: Any) -> str:
+    """Put a model on its device and return the device's name."""
+    import torch
+
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    device = automatic if wanted == "auto" else wanted
     try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:
-        raise UserError(f"{path}: no such {what} file; correct the path or leave it out") from error
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device = {device}: not available here; set data.device to auto or cpu") from error
+    return device
 
 
-def _hash(name: str, options: Any, contents: Sequence[str]) -> str:
-    digest = hashlib.sha256(json.dumps([name, options]).encode())
-    for content in contents:
-        digest.update(f"{len(content)}:{content}".encode())
-    return digest.hexdigest()
+def _clip(modality: str, options: EncoderOptions) -> Encoder:
+    """Return CLIP's encoder of titles or pictures; the model is opened later.
 
-
-def _encode_by_content(
-    digests: Iterable[bytes | None],
-    modality: str,
-    contents: list[str],
-    options: EncoderOptions,
-    cache: Path | None,
-) -> Encoded:
-    """Encode each distinct content once and spread the vectors over the rows."""
+    Raises:
+        UserError: no weights are named, or random ones are, outside tests.
+    """
     label, weights = _weights(options)
-    keys = list(digests)  # reads every picture, so only once the weights are known to be there
-    place: dict[bytes, int] = {}
-    row_of = np.array([-1 if key is None else place.setdefault(key, len(place)) for key in keys], np.int64)
-    first = np.full(len(place), len(keys))
-    np.minimum.at(first, row_of[row_of >= 0], np.flatnonzero(row_of >= 0))
-    shelf = cache and cache / f"{modality}-{_hash(options.clip_model, weights, [])[:24]}"
-    open_encoder = partial(_clip_encoder, modality, contents, options)
-    table = encode_missing(list(place), first, shelf, open_encoder, options.batch_size)  # (contents, D)
-    vectors = np.zeros((len(keys), table.shape[1]), np.float16)
-    present = row_of >= 0
-    vectors[present] = table[row_of[present]]
-    name = f"clip {options.clip_model} {label}"
-    contents_hash = _hash(name, weights, ["" if key is None else key.hex() for key in keys])
-    return Encoded(vectors, present, name, contents_hash)
+    identity = json.dumps([options.clip_model, weights])
+    opened = partial(_opened_clip, modality, options)
+    return Encoder(f"clip {options.clip_model} {label}", identity, opened)
 
 
 def _weights(options: EncoderOptions) -> tuple[str, str]:
@@ -164,32 +176,31 @@ def _weights(options: EncoderOptions) -> tuple[str, str]:
             raise UserError(f"clip_weights = {given}: untrained weights say nothing; {fix}")
         return "untrained random weights", RANDOM
     if Path(given).is_file():
-        return Path(given).name, _digest_of_file(given, "checkpoint").hex()
+        with Path(given).open("rb") as file:
+            return Path(given).name, hashlib.file_digest(file, "sha256").hexdigest()
     return given, f"tag {given}"
 
 
-def _clip_encoder(modality: str, contents: list[str], options: EncoderOptions) -> Encode:
-    """Open the model and return the function that encodes rows of `contents`, files or titles."""
+def _opened_clip(modality: str, options: EncoderOptions) -> Callable[[list[str]], Iterator[Vectors]]:
+    """Open the model and return what encodes titles or files, in batches."""
     import torch
 
     model, prepare, tokenize = _open_clip_model(options)
-    device = "cuda" if options.device == "auto" and torch.cuda.is_available() else options.device
-    device = "cpu" if device == "auto" else device
-    try:
-        model.to(device).eval()
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device = {device}: not available here; set data.device to auto or cpu") from error
+    device, size = _place(options.device, model.eval()), options.batch_size
 
-    def encode(rows: list[int]) -> Vectors:
-        chosen = [contents[row] for row in rows]
-        with torch.inference_mode():
-            if modality == "text":
-                vectors = model.encode_text(tokenize(chosen).to(device))
-            else:
-                with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-                    images = list(pool.map(lambda path: prepare(read_image(path)), chosen))
-                vectors = model.encode_image(torch.stack(images).to(device))
-        return unit(vectors.float().cpu().numpy()).astype(np.float16)
+    def inputs(contents: list[str]) -> Iterator[Any]:
+        if modality == "text":
+            yield from (tokenize(contents[row : row + size]) for row in range(0, len(contents), size))
+        else:
+            batches = decoded_ahead(contents, size, lambda path: prepare(read_image(path)))
+            yield from map(torch.stack, batches)
+
+    def encode(contents: list[str]) -> Iterator[Vectors]:
+        forward = model.encode_text if modality == "text" else model.encode_image
+        for batch in inputs(contents):
+            with torch.inference_mode():
+                vectors = forward(batch.to(device)).float().cpu().numpy()
+            yield unit(vectors).astype(np.float16)
 
     return encode
 

@@ -1,23 +1,29 @@
-"""Pictures from disk, decoded; broken ones are named before anything is encoded."""
+"""Pictures from disk: broken ones are named before anything is encoded, the others decoded ahead of need."""
 
+import hashlib
 import os
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
+from bench.data.runs import Watch
 from bench.errors import UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+T = TypeVar("T")
+SURVEYED = 1024  # pictures between two words on the progress
 
-def read_image(path: str, quick: bool = False) -> "Image":
+
+def read_image(path: str, at_least: int | None = None) -> "Image":
     """Return a decoded RGB picture.
 
     Args:
         path: file.
-        quick: decodes a JPEG at an eighth of its size, enough to see that it can be decoded.
+        at_least: pixels that each side keeps at the least: a JPEG may then be decoded at a half, a quarter or
+            an eighth of its size, which is quicker. None decodes it whole.
 
     Raises:
         UserError: there is no such file, or it cannot be decoded.
@@ -26,8 +32,8 @@ def read_image(path: str, quick: bool = False) -> "Image":
 
     try:
         with Image.open(path) as image:
-            if quick:
-                image.draft("RGB", (image.width // 8, image.height // 8))
+            if at_least is not None:
+                image.draft("RGB", (at_least, at_least))
             return image.convert("RGB")
     except FileNotFoundError as error:
         fix = "correct the path, or leave it empty so that the item counts as without image"
@@ -37,18 +43,42 @@ def read_image(path: str, quick: bool = False) -> "Image":
         raise UserError(f"{path}: the image cannot be decoded ({error}); {fix}") from error
 
 
-def check_images(paths: Iterable[str]) -> None:
-    """Decode every picture once, in parallel, so that a broken one is known before hours of encoding.
+def survey(paths: Sequence[str], watch: Watch) -> list[bytes]:
+    """Return the SHA-256 of each picture file, all decoded once, so that a broken one is known before hours
+    of encoding.
 
     Raises:
-        UserError: the first picture that cannot be decoded.
+        UserError: the first picture that is missing or cannot be decoded.
     """
-    rest = iter(paths)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        while part := list(islice(rest, 1024)):
-            for _ in pool.map(_decodes, part):
-                pass
+    digests: list[bytes] = []
+    with ThreadPoolExecutor(_threads()) as pool:
+        for start in range(0, len(paths), SURVEYED):
+            digests += pool.map(_digest, paths[start : start + SURVEYED])
+            watch("pictures checked", len(digests), len(paths))
+    return digests
 
 
-def _decodes(path: str) -> None:
-    read_image(path, quick=True)
+def _digest(path: str) -> bytes:
+    read_image(path, at_least=1)
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def decoded_ahead(paths: Sequence[str], batch_size: int, decode: Callable[[str], T]) -> Iterator[list[T]]:
+    """Yield decoded pictures batch by batch; threads decode the next batch while one is in use."""
+    pool = ThreadPoolExecutor(_threads())
+    try:
+        ready: list[Future[T]] = []
+        for start in range(0, len(paths), batch_size):
+            following = [pool.submit(decode, path) for path in paths[start : start + batch_size]]
+            if ready:
+                yield [picture.result() for picture in ready]
+            ready = following
+        if ready:
+            yield [picture.result() for picture in ready]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _threads() -> int:
+    return min(8, os.cpu_count() or 1)

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +17,9 @@ from typing import Any
 import bench
 from bench.cards import DatasetCard, read_cards
 from bench.config import build_options, flatten
-from bench.data.schema import FORMAT, METADATA, Dataset, load
+from bench.data.schema import Dataset
+from bench.data.shuffle import OPTION, shuffled, take_shuffle
+from bench.data.storage import FORMAT, METADATA, load
 from bench.errors import UserError, hint
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -95,9 +97,15 @@ def _text(value: Any) -> str:
 
 
 def prepare_named(
-    reader: str, *, raw: Path | None, name: str | None, overrides: Mapping[str, Any]
-) -> Dataset:
-    """Read and prepare a data set, also where it is prepared already.
+    reader: str,
+    *,
+    raw: Path | None,
+    name: str | None,
+    overrides: Mapping[str, Any],
+    on_bad_row: str = "error",
+    watch: Callable[[str, int, int], None] = lambda stage, done, of: None,
+) -> Path:
+    """Read and prepare a data set, also where it is prepared already, and return its folder.
 
     Args:
         reader: a name of `readers()`.
@@ -105,35 +113,99 @@ def prepare_named(
         name: of the result; None takes the reader's, with a digest of the overrides where there are any.
         overrides: option -> value, text or typed, of the reader's `Options`, `PrepareOptions` or
             `EncoderOptions`. A name that several of them have is set in all.
+        on_bad_row: `error` or `skip`, of readers that can skip malformed rows; no part of the name.
+        watch: is told how far the work is: what, done, of how much.
 
     Raises:
         UserError: no such reader or option, files are missing, or the data are faulty.
     """
+    from bench.data.prepare import prepare
+
+    target = _target(reader, name, overrides, _sources())
+    raw_data, options, filters, encoders = read_raw(reader, raw, overrides, on_bad_row)
+    recorded = {"name": reader, "options": flatten(options)}
+    return prepare(raw_data, target.name, target, filters, encoders, recorded, watch)
+
+
+def read_raw(
+    reader: str, raw: Path | None, overrides: Mapping[str, Any], on_bad_row: str = "error"
+) -> tuple[Any, Any, Any, Any]:
+    """Open a publisher's files; the arguments are those of `prepare_named`.
+
+    Returns:
+        RawData, and the options of the reader, of the filters (`PrepareOptions`) and of the encoders.
+
+    Raises:
+        UserError: no such reader or option, or files are missing.
+    """
     from bench.data.encoders import EncoderOptions
-    from bench.data.prepare import PrepareOptions, prepare
+    from bench.data.prepare import PrepareOptions
 
     sources = _sources()
     if reader not in sources:
         raise UserError(f"{reader}: no data set of this name can be prepared; {hint(reader, sources)}")
     card, module_name = sources[reader]
-    target = _target(reader, name, overrides, sources)
     module = _import(module_name)
     kinds = (module.Options, PrepareOptions, EncoderOptions)
     options, filters, encoders = _split_options(kinds, card, overrides)
+    if on_bad_row != "error":
+        options = _skipping(options, card, on_bad_row)
     if raw is None and card.needs_raw:
         raise UserError(_missing(card, overrides))
     if raw is not None and not raw.exists():
         raise UserError(f"--raw {raw}: nothing there; expected: {card.files}")
-    recorded = {"name": reader, "options": flatten(options)}
-    return prepare(module.read(raw, options), target.name, target, filters, encoders, recorded)
+    return module.read(raw, options), options, filters, encoders
+
+
+def simulators() -> dict[str, str]:
+    """Return data set -> module that writes raw files in its publisher's layout."""
+    roots = [Path(root) / "datasets" for root in bench.__path__]
+    stems = [path.stem for root in roots for path in root.glob("*_simulation.py")]
+    return {stem.removesuffix("_simulation"): f"bench.datasets.{stem}" for stem in sorted(stems)}
+
+
+def simulate(
+    reader: str, out: Path, scale: float, seed: int, watch: Callable[[str, int, int], None]
+) -> None:
+    """Write raw files in the layout of a publisher, with the published marginals.
+
+    Args:
+        reader: a name of `simulators()`.
+        out: new or empty folder.
+        scale: 1 is the size that the paper keeps.
+        seed: of everything.
+        watch: is told how far the work is.
+
+    Raises:
+        UserError: no simulator of this name, a scale out of range, or the folder cannot be written.
+    """
+    known = simulators()
+    if reader not in known:
+        raise UserError(f"{reader}: no simulator of this name; {hint(reader, known)}")
+    _import(known[reader]).simulate(out, scale, seed, watch)
+
+
+def _skipping(options: Any, card: DatasetCard, on_bad_row: str) -> Any:
+    """Return a reader's options with its rule for malformed rows.
+
+    Raises:
+        UserError: the reader has none, or not this one.
+    """
+    if not hasattr(options, "on_bad_row"):
+        raise UserError(f"--on-bad-row {on_bad_row}: data set {card.name} has no rows that could be skipped")
+    return build_options(
+        type(options), {**flatten(options), "on_bad_row": on_bad_row}, f"data set {card.name}"
+    )
 
 
 def _target(reader: str, name: str | None, overrides: Mapping[str, Any], sources: Mapping[str, Any]) -> Path:
     """Return the folder to prepare into.
 
     Raises:
-        UserError: the name is no file name, or is that of another data set or of the usual preparation.
+        UserError: no such reader, or the name is no file name, or is that of another data set or of the usual preparation.
     """
+    if reader not in sources:
+        raise UserError(f"{reader}: no data set of this name can be prepared; {hint(reader, sources)}")
     if name is None:
         return folder(reader, overrides)
     if not NAME.fullmatch(name):
@@ -164,6 +236,9 @@ def _split_options(
     """
     known = [set(flatten(kind())) for kind in kinds]
     for key in overrides:
+        if key == OPTION:
+            fix = f"give it where models are run: bench run --set data.{OPTION}={_text(overrides[key])}"
+            raise UserError(f"{OPTION}: acts when a prepared data set is opened; {fix}")
         if key not in set().union(*known):
             raise UserError(f"data set {card.name}: no option '{key}'; {hint(key, set().union(*known))}")
     changed = {**card.options, **overrides}
@@ -178,12 +253,13 @@ def open_dataset(name: str, overrides: Mapping[str, Any]) -> Dataset:
 
     Args:
         name: of a reader or of a prepared folder.
-        overrides: `data.*` options of a variant.
+        overrides: `data.*` options of a variant; `shuffle_modality` is one of any prepared data set.
 
     Raises:
         UserError: it is not prepared and its files have to be brought, or there is no data set of this name.
     """
-    return load(resolve(name, overrides))
+    options, shuffle = take_shuffle(overrides)
+    return shuffled(load(resolve(name, options)), shuffle)
 
 
 def resolve(name: str, overrides: Mapping[str, Any]) -> Path:
@@ -193,7 +269,7 @@ def resolve(name: str, overrides: Mapping[str, Any]) -> Path:
         return place
     cards, known = readers(), prepared()
     if name in cards and not cards[name].needs_raw:
-        return prepare_named(name, raw=None, name=None, overrides=overrides).folder or place
+        return prepare_named(name, raw=None, name=None, overrides=overrides)
     if name in cards:
         raise UserError(_missing(cards[name], overrides, known))
     if name in known:

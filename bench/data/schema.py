@@ -1,27 +1,17 @@
-"""The data contract: events, item content, a prepared data set, and its form on disk.
+"""The data contract: raw data as readers give them, events, item content, a prepared data set.
 
-A prepared folder holds `events.parquet`, `users.parquet`, `items.parquet`, `touched.parquet`, one
-memory-mapped `feature_<modality>.npy` per modality and, written last, `dataset.json`. A folder without
-`dataset.json` is not a prepared data set, so an interrupted preparation never looks complete.
-
-This file imports nothing of the project but its error class.
+This file imports nothing of the project.
 """
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-
-from bench.errors import UserError
-
-FORMAT = 1
-METADATA = "dataset.json"
 
 
 @dataclass(frozen=True)
@@ -35,30 +25,99 @@ class RawFeatures:
 
 
 @dataclass(frozen=True)
+class StreamedFeatures:
+    """Ready-made feature vectors of one modality, read block by block and never held as a whole."""
+
+    width: int
+    """D."""
+    blocks: Callable[[pl.Series], Iterator[tuple[NDArray[np.int64], NDArray[np.floating]]]]
+    """Gets the raw ids kept, ascending; yields the 0-based rows among them and (rows, D) vectors, a few MB at
+    a time, each item at most once."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a log has been read: everything before `offset` of file `file`."""
+
+    file: int = 0
+    offset: int = 0
+    """Bytes, after decompression."""
+    row: int = 0
+    """Rows of this file before the offset, blank lines and header included."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive rows of a raw log."""
+
+    events: pl.DataFrame
+    """Columns and order of `RawData.events`."""
+    rows: int
+    """Raw rows read, those left out included."""
+    dropped: Mapping[str, int]
+    """Why rows were left out -> how many."""
+    end: Position
+    """Where the next part begins."""
+    size: int
+    """Raw bytes read, as `EventStream.size` counts them."""
+    places: tuple[str, ...] = ()
+    """The first malformed rows that were left out: file, row, value, what was expected."""
+
+
+class EventStream(ABC):
+    """A raw log that is read part by part, in file order, so that its length does not matter."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """What tells this stream from one of other files or with other options."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Bytes of the raw files, for the progress."""
+
+    @abstractmethod
+    def parts(self, start: Position) -> Iterator[Part]:
+        """Yield the parts from a position on, which is that of the beginning or the end of a part."""
+
+    def collect(self) -> pl.DataFrame:
+        """Return all events, held at once."""
+        return pl.concat([part.events for part in self.parts(Position())])
+
+
+@dataclass(frozen=True)
 class RawData:
     """What a reader in `datasets/` returns: the publisher's files in the project's words, nothing filtered
     yet.
     """
 
-    events: pl.DataFrame
+    events: "pl.DataFrame | EventStream"
     """Columns user, item (string or int64), behavior (string, one of `behaviors`), timestamp (int64); row
-    order = file order."""
+    order = file order. A stream where they may be too many to be held."""
     behaviors: tuple[str, ...]
     """Shallow -> deep; the last one is the target behavior."""
     mapping: str
     """How raw behaviors became these, in words that go under every table."""
-    items: pl.DataFrame | None = None
+    items: pl.DataFrame | Callable[[pl.Series], pl.DataFrame] | None = None
     """Column item (same type as in `events`), and where known title (string), image (path as string),
-    attributes."""
+    attributes; or a function that gets the raw ids kept, ascending, and returns the table of those it knows.
+    """
     attributes: tuple[str, ...] = ()
     """Names of the categorical columns of `items`: brand, seller, category."""
-    features: Mapping[str, RawFeatures] = field(default_factory=dict)
+    features: "Mapping[str, RawFeatures | StreamedFeatures]" = field(default_factory=dict)
     """Ready-made vectors by modality (`image`, `text`); a modality given here is not encoded again."""
     simulated: bool = False
     """True for generated data; every table then says so."""
     truth: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """Planted quantities of generated data, row order = `items`; kept beside the data set, never shown to a
     model."""
+
+    def collected(self) -> "RawData":
+        """Return the same with streams and functions turned into tables: to look at a log that is short."""
+        events = self.events if isinstance(self.events, pl.DataFrame) else self.events.collect()
+        items = self.items(events["item"].unique().sort()) if callable(self.items) else self.items
+        return replace(self, events=events, items=items)
 
 
 @dataclass(frozen=True)
@@ -157,136 +216,3 @@ class Dataset:
     def fingerprint(self) -> str:
         """Hex digest over everything that can change a result."""
         return str(self.metadata["fingerprint"])
-
-
-def fingerprint(dataset: Dataset) -> str:
-    """Return a SHA-256 over events, behaviors, touched items, features, attributes and raw ids.
-
-    Names, paths and dates are left out: two preparations of the same raw files agree.
-    """
-    digest = hashlib.sha256(json.dumps([FORMAT, dataset.behaviors]).encode())
-    for name, array in _arrays(dataset):
-        digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
-        for start in range(0, len(array), 65536):
-            digest.update(np.ascontiguousarray(array[start : start + 65536]).tobytes())
-    for column in (dataset.users, dataset.items["item"]):
-        digest.update("\0".join(map(str, column.to_list())).encode())
-    return digest.hexdigest()
-
-
-def _arrays(dataset: Dataset) -> Iterator[tuple[str, NDArray[Any]]]:
-    events, touched, content = dataset.interactions, dataset.touched, dataset.content
-    yield from (("offsets", events.offsets), ("item", events.item), ("behavior", events.behavior))
-    yield from (("timestamp", events.timestamp), ("touched", touched.offsets), ("touched_item", touched.item))
-    for kind, arrays in (("f", content.features), ("p", content.present), ("a", content.attributes)):
-        yield from ((f"{kind}:{name}", arrays[name]) for name in sorted(arrays))
-
-
-def save(dataset: Dataset, folder: Path) -> Dataset:
-    """Write a data set into a folder and return it with its fingerprint; `dataset.json` is written last.
-
-    Feature arrays that already are `feature_<modality>.npy` inside `folder` are not written again.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    events, content = dataset.interactions, dataset.content
-    pl.DataFrame(
-        {
-            "user": events.users(),
-            "item": events.item,
-            "behavior": events.behavior,
-            "timestamp": events.timestamp,
-        }
-    ).write_parquet(folder / "events.parquet")
-    touched_users = np.repeat(np.arange(events.num_users), np.diff(dataset.touched.offsets))
-    pl.DataFrame({"user": touched_users, "item": dataset.touched.item}).write_parquet(
-        folder / "touched.parquet"
-    )
-    pl.DataFrame({"user": dataset.users}).write_parquet(folder / "users.parquet")
-    extra = [pl.Series(f"has_{name}", mask[1:]) for name, mask in sorted(content.present.items())]
-    extra += [pl.Series(f"attribute_{name}", ids[1:]) for name, ids in sorted(content.attributes.items())]
-    dataset.items.with_columns(extra).write_parquet(folder / "items.parquet")
-    for name, array in content.features.items():
-        path = folder / f"feature_{name}.npy"
-        if not (isinstance(array, np.memmap) and array.filename and Path(array.filename) == path):
-            np.save(path, array)
-    metadata = {
-        **dataset.metadata,
-        "format": FORMAT,
-        "name": dataset.name,
-        "behaviors": list(dataset.behaviors),
-    }
-    metadata["fingerprint"] = fingerprint(dataset)
-    partial = folder / (METADATA + ".partial")
-    partial.write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
-    partial.replace(folder / METADATA)
-    return load(folder)
-
-
-def read_metadata(folder: Path) -> dict[str, Any]:
-    """Return `dataset.json` of a prepared folder.
-
-    Raises:
-        UserError: the folder is not a complete prepared data set, or of another format.
-    """
-    path = folder / METADATA
-    if not path.is_file():
-        raise UserError(
-            f"{folder}: no {METADATA} there, so this is not a complete prepared data set; prepare it again"
-        )
-    metadata = json.loads(path.read_text(encoding="utf-8"))
-    if metadata.get("format") != FORMAT:
-        raise UserError(
-            f"{path}: format {metadata.get('format')}, expected {FORMAT}; prepare the data set again"
-        )
-    return dict(metadata)
-
-
-def load(folder: Path) -> Dataset:
-    """Open a prepared folder; features stay on disk (memory maps), events are read.
-
-    Raises:
-        UserError: the folder is not a complete prepared data set.
-    """
-    metadata = read_metadata(folder)
-    events = pl.read_parquet(folder / "events.parquet")
-    users = pl.read_parquet(folder / "users.parquet")["user"]
-    touched = pl.read_parquet(folder / "touched.parquet")
-    items = pl.read_parquet(folder / "items.parquet")
-    present = {
-        name.removeprefix("has_"): _padded(items[name], np.bool_)
-        for name in items.columns
-        if name.startswith("has_")
-    }
-    attributes = {
-        name.removeprefix("attribute_"): _padded(items[name], np.int32)
-        for name in items.columns
-        if name.startswith("attribute_")
-    }
-    features = {name: np.load(folder / f"feature_{name}.npy", mmap_mode="r") for name in present}
-    return Dataset(
-        name=metadata["name"],
-        behaviors=tuple(metadata["behaviors"]),
-        interactions=Interactions(
-            offsets=_offsets(events["user"], len(users)),
-            item=events["item"].to_numpy().astype(np.int32, copy=False),
-            behavior=events["behavior"].to_numpy().astype(np.int8, copy=False),
-            timestamp=events["timestamp"].to_numpy().astype(np.int64, copy=False),
-        ),
-        touched=Touched(
-            _offsets(touched["user"], len(users)), touched["item"].to_numpy().astype(np.int32, copy=False)
-        ),
-        content=ItemContent(len(items), features, present, attributes),
-        users=users,
-        items=items.select([name for name in items.columns if not name.startswith(("has_", "attribute_"))]),
-        metadata=metadata,
-        folder=folder,
-    )
-
-
-def _padded(column: pl.Series, dtype: Any) -> NDArray[Any]:
-    return np.concatenate([np.zeros(1, dtype), column.to_numpy().astype(dtype)])
-
-
-def _offsets(users: pl.Series, num_users: int) -> NDArray[np.int64]:
-    counts = np.bincount(users.to_numpy(), minlength=num_users)
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

@@ -1,104 +1,146 @@
 """Vectors kept by the digest of what was encoded, so that no content is encoded twice.
 
 A shelf is a folder of shards, one `.npz` each with `keys` (n, 32) uint8 and `vectors` (n, D) float16. Shards
-are only added, under names made of their keys, so an interrupted run goes on after its last shard.
+are only added, under names made of their keys, so an interrupted run goes on after its last shard. Vectors
+stay on disk: what is held are the digests and one shard.
 """
 
 import hashlib
+import json
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.data.features import Block, Source, rows_of
+from bench.data.runs import Watch
+from bench.errors import UserError
+
 SHARD = 512  # contents in one file: the most that an interruption can cost
 
 Vectors = NDArray[np.float16]
-Encode = Callable[[list[int]], Vectors]
-"""Rows of one batch -> (batch, D)."""
+NOTHING: Vectors = np.zeros((0, 0), np.float16)
 
 
-def encode_missing(
-    keys: list[bytes],
-    rows: NDArray[np.int64],
-    shelf: Path | None,
-    open_encoder: Callable[[], Encode],
-    batch_size: int,
-) -> Vectors:
-    """Return (keys, D) float16 vectors: those on the shelf, and the others, encoded and put there.
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder of titles or pictures whose vectors are kept."""
+
+    name: str
+    """Model and weights, in words."""
+    identity: str
+    """Of model, weights and the form of the input; vectors of another identity are never mixed in."""
+    open: Callable[[], Callable[[list[str]], Iterator[Vectors]]]
+    """Opens the model; called only where something is to be encoded. Titles or files -> their vectors, in
+    batches."""
+
+
+def encode_by_content(
+    keys: Sequence[bytes | None],
+    contents: Sequence[str],
+    encoder: Encoder,
+    modality: str,
+    cache: Path,
+    watch: Watch,
+) -> Source:
+    """Encode each distinct content that is not on the shelf, and return all vectors, read from there.
 
     Args:
-        keys: digest of each distinct content.
-        rows: (keys,) row of each content, as the encoder counts them.
-        shelf: folder of shards; None keeps nothing.
-        open_encoder: opens the model; called only where something is missing.
-        batch_size: contents encoded at once.
+        keys: n digests of the contents, 32 bytes each; None where there is none.
+        contents: n titles or files.
+        encoder: its identity names the shelf.
+        modality: part of the shelf's name.
+        cache: folder of shelves.
+        watch: is told how many distinct contents are encoded.
     """
-    table, found = _read_shelf(keys, shelf)
+    place: dict[bytes, int] = {}
+    distinct: list[str] = []
+    place_of = np.full(len(keys), -1, np.int64)
+    for row, key in enumerate(keys):
+        if key is not None:
+            if key not in place:
+                place[key] = len(distinct)
+                distinct.append(contents[row])
+            place_of[row] = place[key]
+    shelf = cache / f"{modality}-{hashlib.sha256(encoder.identity.encode()).hexdigest()[:24]}"
+    _encode_missing(place, distinct, shelf, encoder, f"{modality} encoded", watch)
+    whole = hashlib.sha256(json.dumps([encoder.name, encoder.identity]).encode())
+    for key in keys:
+        whole.update(key or bytes(32))
+    return Source(partial(_stored, place, place_of, shelf), encoder.name, whole.hexdigest())
+
+
+def _encode_missing(
+    place: dict[bytes, int], distinct: list[str], shelf: Path, encoder: Encoder, stage: str, watch: Watch
+) -> None:
+    found = np.zeros(len(place), bool)
+    for places, _ in _shards(place, shelf, with_vectors=False):
+        found[places] = True
     missing = np.flatnonzero(~found)
     if not len(missing):
-        return table
-    encode = open_encoder()
-    with _progress(len(missing)) as advance:
-        for start in range(0, len(missing), SHARD):
-            places = missing[start : start + SHARD]
-            parts = []
-            for first in range(0, len(places), batch_size):
-                parts.append(encode(rows[places[first : first + batch_size]].tolist()))
-                advance(len(parts[-1]))
-            vectors = np.concatenate(parts)
-            table = table if table.shape[1] else np.zeros((len(keys), vectors.shape[1]), np.float16)
-            table[places] = vectors
-            _write_shard([keys[place] for place in places], vectors, shelf)
-    return table
-
-
-def _read_shelf(keys: list[bytes], shelf: Path | None) -> tuple[Vectors, NDArray[np.bool_]]:
-    """Return (keys, D) stored vectors, D = 0 where there is no shard, and which keys were found."""
-    place = {key: row for row, key in enumerate(keys)}
-    table, found = np.zeros((len(keys), 0), np.float16), np.zeros(len(keys), bool)
-    for path in sorted(shelf.glob("*.npz")) if shelf and shelf.is_dir() else []:
-        with np.load(path) as shard:
-            stored = [place.get(key.tobytes(), -1) for key in shard["keys"]]
-            vectors = shard["vectors"]
-        table = table if table.shape[1] else np.zeros((len(keys), vectors.shape[1]), np.float16)
-        chosen = np.flatnonzero(np.array(stored) >= 0)
-        table[np.array(stored)[chosen]] = vectors[chosen]
-        found[np.array(stored)[chosen]] = True
-    return table, found
-
-
-def _write_shard(keys: list[bytes], vectors: Vectors, shelf: Path | None) -> None:
-    """Put vectors on the shelf under a name made of their keys; a partly written file is never read."""
-    if shelf is None:
         return
+    keys, done = list(place), int(found.sum())
+    waiting: list[Vectors] = []
+    count = 0  # of contents put on the shelf
+    for vectors in encoder.open()([distinct[row] for row in missing]):
+        waiting.append(vectors)
+        ready = sum(map(len, waiting))
+        watch(stage, done + count + ready, len(keys))
+        if ready >= SHARD or count + ready == len(missing):
+            stored = [keys[row] for row in missing[count : count + ready]]
+            _write_shard(stored, np.concatenate(waiting), shelf)
+            count, waiting = count + ready, []
+
+
+def _shards(
+    place: dict[bytes, int], shelf: Path, with_vectors: bool = True
+) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
+    """Yield the places of the keys wanted in each shard, and their vectors."""
+    for path in sorted(shelf.glob("*.npz")):
+        try:
+            with np.load(path) as shard:
+                places = np.array([place.get(key.tobytes(), -1) for key in shard["keys"]], np.int64)
+                wanted = np.flatnonzero(places >= 0)
+                vectors = shard["vectors"][wanted] if with_vectors and len(wanted) else NOTHING
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            fix = "delete the file, its contents are encoded again"
+            raise UserError(f"{path}: not a readable shelf of vectors ({error}); {fix}") from error
+        if len(wanted):
+            yield places[wanted], vectors
+
+
+def _stored(place: dict[bytes, int], place_of: NDArray[np.int64], shelf: Path) -> Iterator[Block]:
+    """Yield every row that has a content, with the vector from the shelf."""
+    order = np.argsort(place_of, kind="stable")
+    starts = np.searchsorted(place_of[order], np.arange(len(place) + 1))
+    given = np.zeros(len(place), bool)
+    for places, vectors in _shards(place, shelf):
+        new = ~given[places]  # two runs side by side may have stored one content twice
+        given[places] = True
+        places, vectors = places[new], vectors[new]
+        sizes = starts[places + 1] - starts[places]
+        inside = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        rows = order[np.repeat(starts[places], sizes) + inside]
+        which = np.repeat(np.arange(len(places)), sizes)  # one picture may stand for very many items
+        step = rows_of(vectors.shape[1], vectors.dtype)
+        for start in range(0, len(rows), step):
+            yield rows[start : start + step], vectors[which[start : start + step]]
+
+
+def _write_shard(keys: list[bytes], vectors: Vectors, shelf: Path) -> None:
+    """Put vectors on the shelf under a name made of their keys; a partly written file is never read."""
     shelf.mkdir(parents=True, exist_ok=True)
     path = shelf / f"{hashlib.sha256(b''.join(keys)).hexdigest()[:32]}.npz"
     partial_path = path.with_suffix(f".partial-{os.getpid()}")
-    with partial_path.open("wb") as file:
-        np.savez(file, keys=np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1), vectors=vectors)
-    partial_path.replace(path)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on stderr once the work has taken two seconds."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    started = time.monotonic()
-    bar = Progress(console=Console(stderr=True), transient=True)
-    task = bar.add_task("encoding", total=total)
-
-    def advance(count: int) -> None:
-        bar.advance(task, count)
-        if time.monotonic() - started > 2:
-            bar.start()
-
     try:
-        yield advance
+        with partial_path.open("wb") as file:
+            names = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1)
+            np.savez(file, keys=names, vectors=vectors)
+        partial_path.replace(path)
     finally:
-        bar.stop()
+        partial_path.unlink(missing_ok=True)

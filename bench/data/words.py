@@ -3,33 +3,39 @@
 S. Deerwester et al., Indexing by Latent Semantic Analysis, JASIS 41(6), 1990.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bench.data.features import Block
+from bench.data.runs import Watch
 
 VOCABULARY = 32_768  # most frequent words; bounds the components at 134 MB
 FITTED_TITLES = 20_000  # titles, evenly spaced, that the SVD is fitted on; bounds its memory and time
 CHUNK = 16384
 
 
-def encode_words(texts: list[str], size: int) -> NDArray[np.float16]:
-    """Return (n, size) unit-length vectors, zero for a text without a word of the vocabulary.
+def encode_words(texts: Sequence[str], size: int, watch: Watch) -> Iterator[Block]:
+    """Yield rows and their (rows, size) unit-length vectors; texts without a known word have none.
 
     The width is constant: where the titles span fewer than `size` dimensions, the rest is zero.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    vectors = np.zeros((len(texts), size), np.float16)
     words = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", sublinear_tf=True, max_features=VOCABULARY)
     analyze = words.build_analyzer()
     rows = np.flatnonzero([bool(analyze(text)) for text in texts])
-    if len(rows):
-        table = words.fit_transform([texts[row] for row in rows])  # (rows, words), sparse
-        for start, part in _reduce(table, size):
-            vectors[rows[start : start + len(part)], : part.shape[1]] = unit(part)
-    return vectors
+    if not len(rows):
+        return
+    table = words.fit_transform([texts[row] for row in rows.tolist()])  # (rows, words), sparse
+    for start, part in _reduce(table, size):
+        vectors = np.zeros((len(part), size), np.float16)
+        vectors[:, : part.shape[1]] = unit(part)
+        known = vectors.any(axis=1)
+        watch("text encoded", start + len(part), len(rows))
+        yield rows[start : start + len(part)][known], vectors[known]
 
 
 def _reduce(table: Any, size: int) -> Iterator[tuple[int, NDArray[np.float64]]]:

@@ -1,15 +1,22 @@
-"""Training batches of a log, and their rows in plain numbers."""
+"""Training batches of a log and their rows in plain numbers; a CLIP and pictures small enough for tests."""
 
+import json
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from torch import Tensor
 
+from bench.data import encoders
 from bench.data.batches import TrainingBatches
+from bench.data.encoders import EncoderOptions
 from bench.data.histories import DropTargetClick
 from bench.data.schema import Interactions
 from bench.data.split import split
+from bench.errors import UserError
 from bench.interface import Batch, View
 
 
@@ -47,3 +54,37 @@ def rows() -> Callable[..., list[tuple[Any, ...]]]:
 
 def _plain(value: Tensor, real: Tensor) -> Any:
     return tuple(value[real].tolist()) if value.shape == real.shape else value.tolist()
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any, EncoderOptions]:
+    """Return a CLIP of one layer, its transform and tokenizer, and the options that open its checkpoint."""
+    try:
+        open_clip = encoders._import_open_clip()
+    except UserError as error:
+        pytest.skip(str(error))
+    import torch
+
+    folder = tmp_path_factory.mktemp("clip")
+    vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
+    text = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    config = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}
+    (folder / "tiny-clip.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder)
+    torch.manual_seed(11)
+    model, _, transform = open_clip.create_model_and_transforms("tiny-clip")
+    torch.save(model.state_dict(), folder / "tiny.pt")
+    options = EncoderOptions("clip", "clip", "tiny-clip", str(folder / "tiny.pt"), batch_size=2, device="cpu")
+    return model.eval(), transform, open_clip.get_tokenizer("tiny-clip"), options
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[str | None]:
+    """Return five paths: three pictures, one of them twice, and none."""
+    rng, paths = np.random.default_rng(0), []
+    for name, mode in (("a.png", "RGB"), ("b.jpg", "L"), ("c.png", "RGBA")):
+        size = (40, 50) if mode == "L" else (40, 50, len(mode))
+        path = tmp_path / name
+        Image.fromarray(rng.integers(0, 255, size, dtype=np.uint8), mode).save(path)
+        paths.append(str(path))
+    return [paths[0], None, paths[1], paths[2], paths[0]]

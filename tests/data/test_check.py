@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bench.data.check import check_prepared, check_raw
+from bench.data.check import check_raw
+from bench.data.check_prepared import check_prepared
 from bench.data.encoders import EncoderOptions
 from bench.data.prepare import PrepareOptions, prepare
 from bench.data.schema import RawData, RawFeatures
@@ -149,7 +150,7 @@ def test_nothing_is_written_where_raw_data_are_faulty(case, tmp_path):
 def folder(tmp_path: Path) -> Path:
     """Return a sound folder: 2 users, items 1..3, events of users 0, 0, 0, 1, 1; item 2 has no vector."""
     raw = with_vectors([10, 30], [[1, 2], [3, 4]])
-    return prepare(raw, "x", tmp_path / "x", PrepareOptions(1), EncoderOptions(), {}).folder or tmp_path
+    return prepare(raw, "x", tmp_path / "x", PrepareOptions(1), EncoderOptions(), {})
 
 
 def change(path: Path, **columns: Any) -> None:

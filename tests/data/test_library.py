@@ -7,7 +7,7 @@ import pytest
 
 import bench
 from bench.data import library
-from bench.data.schema import load, read_metadata
+from bench.data.storage import load, read_metadata
 from bench.errors import UserError
 
 READER = """
@@ -214,7 +214,7 @@ def test_unfinished_and_outdated_folders_are_not_prepared_data_sets():
     for name in ("selfmade.partial-12", "selfmade.older-12", "outdated", "empty"):
         (done.parent / name).mkdir()
         if name != "empty":
-            content = text.replace('"format": 1', '"format": 0') if name == "outdated" else text
+            content = text.replace('"format": 2', '"format": 1') if name == "outdated" else text
             (done.parent / name / "dataset.json").write_text(content)
     assert list(library.prepared()) == ["selfmade"]
 

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from bench.data.encoders import EncoderOptions
-from bench.data.prepare import PrepareOptions, build_log, prepare
-from bench.data.schema import Dataset, RawData, RawFeatures, load
+from bench.data.prepare import PrepareOptions, prepare
+from bench.data.schema import Dataset, RawData, RawFeatures
+from bench.data.storage import load
 from bench.errors import UserError
 
 READER = {"name": "hand", "options": {"threshold": 4}}
@@ -31,7 +32,8 @@ def raw_data(events: list[tuple[Any, ...]] = EVENTS, **changes: Any) -> RawData:
 
 
 def prepared(raw: RawData, folder: Path, encoders: EncoderOptions | None = None, **options: Any) -> Dataset:
-    return prepare(raw, "hand", folder, PrepareOptions(**options), encoders or EncoderOptions(), READER)
+    filters = PrepareOptions(**options)
+    return load(prepare(raw, "hand", folder, filters, encoders or EncoderOptions(), READER))
 
 
 def random_raw(seed: int, text_ids: bool = False) -> RawData:
@@ -98,12 +100,11 @@ def test_min_item_events_drops_rare_items_before_users_are_counted(tmp_path):
     assert dataset.items["item"].to_list() == [100, 200, 500]
 
 
-def test_numbers_are_ordered_by_value_and_text_by_character():
+def test_numbers_are_ordered_by_value_and_text_by_character(tmp_path):
     numbers = raw_data([(user, 1, "favor", 1) for user in (9, 10, 100)])
     text = raw_data([(user, "x", "favor", 1) for user in ("9", "10", "100")])
-    options = PrepareOptions(min_events=1)
-    assert build_log(numbers, options).users.to_list() == [9, 10, 100]
-    assert build_log(text, options).users.to_list() == ["10", "100", "9"]
+    assert prepared(numbers, tmp_path / "n", min_events=1).users.to_list() == [9, 10, 100]
+    assert prepared(text, tmp_path / "t", min_events=1).users.to_list() == ["10", "100", "9"]
 
 
 def test_raw_behaviors_count_all_rows_and_metadata_record_the_options(tmp_path):

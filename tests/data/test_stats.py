@@ -8,8 +8,9 @@ import pytest
 
 from bench.data.encoders import EncoderOptions
 from bench.data.prepare import PrepareOptions, prepare
-from bench.data.schema import Dataset, RawData, RawFeatures
-from bench.data.stats import statistics, target_in_history, text_report
+from bench.data.schema import RawData, RawFeatures
+from bench.data.stats import statistics, text_report
+from bench.data.storage import load, read_metadata
 
 # (user, item, behavior, timestamp)
 EVENTS = [
@@ -20,7 +21,7 @@ EVENTS = [
 ]  # fmt: skip
 
 
-def dataset(folder: Path, **changes: Any) -> Dataset:
+def dataset(folder: Path, **changes: Any) -> Path:
     columns = ("user", "item", "behavior", "timestamp")
     frame = pl.DataFrame(dict(zip(columns, map(list, zip(*EVENTS, strict=True)), strict=True)))
     raw = RawData(frame, ("click", "favor"), "by hand", **changes)
@@ -36,13 +37,16 @@ def test_numbers_worked_out_by_hand(tmp_path):
     encoders = found.pop("encoders")
     assert found == {
         "name": "hand",
-        "fingerprint": made.fingerprint,
+        "fingerprint": read_metadata(made)["fingerprint"],
         "users": 4,
         "items": 3,
         "interactions": 10,
         "behaviors": {"click": 5, "favor": 5},
         "raw_behaviors": {"click": 5, "favor": 5},
+        "dropped": {},
+        "first_malformed_rows": [],
         "modalities": {"image": pytest.approx(2 / 3)},
+        "lacking": {"image": 1, "text": 2},
         "not_encoded": {"text": pytest.approx(1 / 3)},
         "target_in_history": pytest.approx(2 / 3),
         "events_per_user": {
@@ -67,7 +71,7 @@ def test_a_target_is_looked_for_among_the_users_own_events_alone(tmp_path):
     }
     raw = RawData(pl.DataFrame(columns), ("click", "favor"), "")
     made = prepare(raw, "x", tmp_path / "x", PrepareOptions(1), EncoderOptions(), {})
-    assert target_in_history(made) == 0
+    assert statistics(made)["target_in_history"] == 0
 
 
 def test_target_in_history_agrees_with_a_loop_over_users(tmp_path):
@@ -80,7 +84,7 @@ def test_target_in_history_agrees_with_a_loop_over_users(tmp_path):
     }
     raw = RawData(pl.DataFrame(columns), ("view", "cart", "buy"), "")
     made = prepare(raw, "x", tmp_path / "x", PrepareOptions(), EncoderOptions(), {})
-    events, met = made.interactions, []
+    events, met = load(made).interactions, []
     for user in range(events.num_users):
         mine = slice(events.offsets[user], events.offsets[user + 1])
         items, behaviors = events.item[mine].tolist(), events.behavior[mine].tolist()
@@ -88,7 +92,7 @@ def test_target_in_history_agrees_with_a_loop_over_users(tmp_path):
             last = len(behaviors) - 1 - behaviors[::-1].index(3)
             met.append(items[last] in items[:last])
     assert 0.2 < np.mean(met) < 0.95
-    assert target_in_history(made) == pytest.approx(np.mean(met))
+    assert statistics(made)["target_in_history"] == pytest.approx(np.mean(met))
 
 
 def test_behaviors_count_what_is_kept_and_raw_behaviors_everything(tmp_path):
@@ -109,7 +113,7 @@ def test_the_report_names_sizes_coverage_and_what_was_not_encoded(tmp_path):
     rows = dict(text_report(statistics(dataset(tmp_path, items=items, features=features))))
     assert (rows["users"], rows["items"], rows["interactions"]) == ("4", "3", "10")
     assert rows["click"] == "5 of 5 raw; a user: mean 1.25, median 1, most 2"
-    assert rows["image"].startswith("66.7% of the items (ready-made, width 2, hash ")
-    assert rows["text"] == "33.3% of the items have one, not encoded (--set data.text=tfidf-svd)"
+    assert rows["image"].startswith("66.7% of the items (1 of 3 lack one); ready-made, width 2, hash ")
+    assert rows["text"] == "33.3% of the items (2 of 3 lack one); not encoded (--set data.text=tfidf-svd)"
     assert rows["target in history"] == "66.7% of the test targets"
     assert (rows["timestamps"], rows["mapping"], rows["simulated"]) == ("1 to 10", "by hand", "no")

@@ -3,7 +3,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from bench.datasets.kuairand import Options, read
+from bench.data.schema import RawData
+from bench.datasets import kuairand
+from bench.datasets.kuairand import Options
 from bench.errors import UserError
 
 HEADER = (
@@ -11,6 +13,10 @@ HEADER = (
     "play_time_ms,duration_ms,profile_stay_time,comment_stay_time,is_profile_enter,is_rand,tab\n"
 )
 EARLY, LATE = "log_standard_4_08_to_4_21_{}.csv", "log_standard_4_22_to_5_08_{}.csv"
+
+
+def read(raw: Path | None, options: Options) -> RawData:
+    return kuairand.read(raw, options).collected()
 
 
 def line(user: object, video: object, time: object, **signals: object) -> str:
@@ -101,11 +107,11 @@ def test_a_single_log_and_windows_line_ends_are_accepted(tmp_path: Path) -> None
         ("1,2,20220421\n", ["row 6", "3 columns in '1,2,20220421'", "expected 19"]),
         (line(1, 2, 3).strip() + ",0\n", ["row 6", "20 columns", "expected 19"]),
         (line(1, 2, 3)[:20], ["row 6", "expected 19"]),
-        (line(1, 2, 3, tab="").strip(), ["row 6", "tab ''", "cut off"]),
+        (line(1, 2, 1650517204003, tab="").strip(), ["row 6", "tab ''", "cut off"]),
         (line("u1", 2, 3), ["row 6", "user_id 'u1'", "whole number"]),
         (line(1, "2.0", 3), ["row 6", "video_id '2.0'", "whole number"]),
         (line(1, 2, "noon"), ["row 6", "time_ms 'noon'", "milliseconds"]),
-        (line(1, 2, 3, is_like="yes"), ["row 6", "is_like 'yes'", "whole number"]),
+        (line(1, 2, 1650517204003, is_like="yes"), ["row 6", "is_like 'yes'", "whole number"]),
     ],
 )
 def test_a_malformed_or_cut_line_is_named_with_its_file_row_and_value(

@@ -1,3 +1,4 @@
+import gzip
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,20 @@ def test_nested_rule_puts_the_click_before_the_favor_of_the_same_time(tmp_path: 
         (1, 10, "click", 100), (2, 10, "click", 90), (1, 267, "click", 100), (1, 267, "favor", 100),
     ]  # fmt: skip
     assert "5" in data.mapping
+
+
+@pytest.mark.parametrize("make", [atomic_folder, original_folder])
+def test_gzipped_files_give_the_same_and_a_cut_off_one_is_refused(tmp_path: Path, make) -> None:
+    expected = read(make(tmp_path), Options())
+    for path in list(tmp_path.iterdir()):
+        (tmp_path / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    data = read(tmp_path, Options())
+    assert data.events.equals(expected.events) and data.items.equals(expected.items)
+    packed = next(path for path in tmp_path.iterdir() if path.name.startswith(("u.data", "ml-100k.inter")))
+    packed.write_bytes(packed.read_bytes()[:-6])
+    with pytest.raises(UserError, match=f"{packed.name}: cannot be read"):
+        read(tmp_path, Options())
 
 
 def test_a_folder_around_the_unzipped_folder_is_accepted(tmp_path: Path) -> None:

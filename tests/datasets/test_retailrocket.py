@@ -3,7 +3,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from bench.datasets.retailrocket import Options, read
+from bench.data.schema import RawData
+from bench.datasets import retailrocket
+from bench.datasets.retailrocket import Options
 from bench.errors import UserError
 
 HEADER = "timestamp,visitorid,event,itemid,transactionid\n"
@@ -13,6 +15,10 @@ LINES = (
     "1433221332500,257597,transaction,355908,4000\n"
     "1433221332117,257597,view,9,\n"
 )
+
+
+def read(raw: Path | None, options: Options) -> RawData:
+    return retailrocket.read(raw, options).collected()
 
 
 def folder_with(folder: Path, text: str | bytes) -> Path:
@@ -64,10 +70,10 @@ def test_line_ends_a_byte_order_mark_and_another_column_order_change_nothing(tmp
         ("1,2,view,3,,\n", ["row 6", "6 columns", "expected 5"]),
         ("1,2,view,35590", ["row 6", "4 columns", "expected 5"]),
         ("1,2,vi", ["row 6", "3 columns in '1,2,vi'", "expected 5"]),
-        ("1,v2,view,3,\n", ["row 6", "visitorid 'v2'", "whole number"]),
-        ("1,2,view,3.0,\n", ["row 6", "itemid '3.0'", "whole number"]),
+        ("1433221332117,v2,view,3,\n", ["row 6", "visitorid 'v2'", "whole number"]),
+        ("1433221332117,2,view,3.0,\n", ["row 6", "itemid '3.0'", "whole number"]),
         ("1e12,2,view,3,\n", ["row 6", "timestamp '1e12'", "milliseconds"]),
-        ("1,2,like,3,\n", ["row 6", "event 'like'", "one of view, addtocart, transaction"]),
+        ("1433221332117,2,like,3,\n", ["row 6", "event 'like'", "one of view, addtocart, transaction"]),
     ],
 )
 def test_a_malformed_or_cut_line_is_named_with_its_row_and_value(

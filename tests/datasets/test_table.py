@@ -6,6 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from bench.data.library import prepare_named
+from bench.data.schema import EventStream, Part, RawData, RawFeatures
+from bench.data.storage import load
 from bench.datasets.table import Options, read
 from bench.errors import UserError
 
@@ -18,6 +21,14 @@ THREE = ("cart=click", "fav=click", "buy=favor")
 def folder_with(folder: Path, text: str | bytes, name: str = "events.csv") -> Path:
     (folder / name).write_bytes(text.encode() if isinstance(text, str) else text)
     return folder
+
+
+def part_of(data: RawData) -> Part:
+    """Return the one part of events of which something was left out."""
+    assert isinstance(data.events, EventStream)
+    (part,) = data.events.parts()
+    assert list(data.events.parts(part.end)) == []
+    return part
 
 
 def complaint(raw: Path, options: Options | None = None) -> str:
@@ -71,7 +82,6 @@ def test_blank_lines_are_skipped_and_do_not_shift_the_row_of_a_fault(tmp_path: P
     ("ids", "expected"),
     [
         (("7", "12"), [7, 12]),
-        (("7.0", "12"), [7, 12]),
         (("007", "12"), ["007", "12"]),
         (("A7", "12"), ["A7", "12"]),
         (("-x", "1.5b"), ["-x", "1.5b"]),
@@ -84,12 +94,93 @@ def test_ids_are_whole_numbers_or_text_and_lose_nothing(tmp_path: Path, ids, exp
     assert read(folder_with(tmp_path, text), Options()).events["user"].to_list() == expected
 
 
-def test_whole_floats_in_parquet_become_whole_numbers(tmp_path: Path) -> None:
-    frame = pl.DataFrame({"user": [1.0, 2.0], "item": ["a", "b"], "timestamp": [881250949.0, 1e15]})
+def test_one_behavior_needs_no_column_and_float_times_are_whole_numbers(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"user": [1, 2], "item": ["a", "b"], "timestamp": [881250949.0, 5e8]})
     frame.write_parquet(tmp_path / "events.parquet")
     data = read(tmp_path, Options(behavior=""))
-    assert data.events.rows() == [(1, "a", "interaction", 881250949), (2, "b", "interaction", 10**15)]
+    assert data.events.rows() == [(1, "a", "interaction", 881250949), (2, "b", "interaction", 500_000_000)]
     assert data.behaviors == ("interaction",)
+
+
+def test_ids_that_pandas_made_floats_of_are_refused_with_the_cure(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"user": [1.0, None], "item": ["a", "b"], "timestamp": [5, 6]})
+    frame.write_parquet(tmp_path / "events.parquet")
+    told = complaint(tmp_path, Options(behavior=""))
+    assert "row 1: user '1.0'; expected a whole number or text" in told and "astype('Int64')" in told
+    rows = "161.0,1,buy,5\n162,1,buy,6\n,1,buy,7\n"
+    told = complaint(folder_with(tmp_path, HEADER + rows) / "events.csv")
+    assert "row 2: user '161.0'" in told and "(also bad: row 4)" in told
+    data = read(tmp_path / "events.csv", Options(on_bad_row="skip"))
+    assert part_of(data).events.rows() == [(162, 1, "buy", 6)]
+
+
+MIXED = (
+    HEADER
+    + "1,10,buy,1600000000\n1,11,buy,1600000001\n\n1,12,buy,1600000002000\n1,13,buy,7\n"
+    + "1,14,buy,1600000003000000\n"
+)
+
+
+def test_times_in_another_unit_than_most_are_malformed(tmp_path: Path) -> None:
+    told = complaint(folder_with(tmp_path, MIXED))
+    assert "row 5: timestamp '1600000002000'; expected a whole number, in s since 1970 like the most" in told
+    assert "(also bad: row 7)" in told and "time_unit" in told
+    part = part_of(read(tmp_path, Options(on_bad_row="skip")))
+    assert part.events["item"].to_list() == [10, 11, 13]
+    assert (part.rows, part.dropped) == (5, {"malformed rows": 2})
+
+
+@pytest.mark.parametrize(
+    ("unit", "kept"),
+    [("s", [10, 11]), ("ms", [12]), ("us", [14])],
+)
+def test_a_given_unit_is_checked(tmp_path: Path, unit, kept: list[int]) -> None:
+    options = Options(time_unit=unit, on_bad_row="skip")
+    assert part_of(read(folder_with(tmp_path, MIXED), options)).events["item"].to_list() == kept
+    told = complaint(tmp_path, Options(time_unit=unit))
+    assert f"expected a whole number of unit {unit}, 1990 to 2100" in told
+
+
+def test_days_and_nanoseconds_are_units_too(tmp_path: Path) -> None:
+    folder_with(tmp_path, HEADER + "1,10,buy,18000\n1,11,buy,1600000000000000000\n")
+    assert read(tmp_path, Options()).events["timestamp"].to_list() == [18_000, 1_600_000_000_000_000_000]
+    for unit, item in (("day", 10), ("ns", 11)):
+        part = part_of(read(tmp_path, Options(time_unit=unit, on_bad_row="skip")))
+        assert part.events["item"].to_list() == [item]
+
+
+@pytest.mark.parametrize("name", ["events.csv", "events.csv.gz"])
+def test_malformed_rows_are_skipped_counted_and_named(tmp_path: Path, name: str) -> None:
+    rows = [
+        "1,10,cart,5", "1,,cart,5", "", "12.5,10,cart,5", "2,10,fav,6", "3,10,fav,soon", "4,10,buy,7,8",
+        "5,1\xff,buy,9", "6,10,,9", "7,10,buy", "8,10,buy,10",
+    ]  # fmt: skip
+    text = (HEADER + "\n".join(rows) + "\n").encode("latin-1")
+    folder_with(tmp_path, gzip.compress(text) if name.endswith("gz") else text, name)
+    part = part_of(read(tmp_path, Options(behaviors=THREE, on_bad_row="skip")))
+    assert part.events.rows() == [(1, 10, "click", 5), (2, 10, "click", 6), (8, 10, "favor", 10)]
+    assert (part.rows, part.dropped) == (10, {"malformed rows": 7})
+    begin = f"{tmp_path / name}: row "
+    assert [place.removeprefix(begin).split("; expected")[0] for place in part.places] == [
+        "3: item is empty", "5: user '12.5'", "7: timestamp 'soon'",
+        "8: 5 columns, expected 4 as in the header", "9: byte 0xff is not UTF-8",
+    ]  # fmt: skip
+
+
+def test_without_malformed_rows_skipping_changes_nothing(tmp_path: Path) -> None:
+    expected = read(folder_with(tmp_path, EVENTS), Options(behaviors=THREE)).events
+    assert read(tmp_path, Options(behaviors=THREE, on_bad_row="skip")).events.equals(expected)
+
+
+def test_the_first_five_malformed_rows_are_named(tmp_path: Path) -> None:
+    told = complaint(folder_with(tmp_path, HEADER + "1,10,buy,5\n" * 7 + "1,10,buy,x\n" * 7))
+    assert "row 9: timestamp 'x'" in told and "(also bad: row 10, row 11, row 12, row 13 and more)" in told
+
+
+def test_a_table_of_malformed_rows_alone_is_refused(tmp_path: Path) -> None:
+    folder_with(tmp_path, HEADER + "1.5,10,buy,5\n2.5,10,buy,6\n")
+    told = complaint(tmp_path, Options(on_bad_row="skip"))
+    assert "row 2: user '1.5'" in told and "all 2 rows" in told
 
 
 @pytest.mark.parametrize(
@@ -104,7 +195,8 @@ def test_whole_floats_in_parquet_become_whole_numbers(tmp_path: Path) -> None:
         ("1,10,cart,5\n1,10,,6\n", ["row 3", "behavior is empty"]),
         ("1,10,cart,5\n1,10,buy\n", ["row 3", "timestamp is empty"]),
         ("1,10,cart,5\n1,10,buy,6.5\n", ["row 3", "timestamp '6.5'", "whole number"]),
-        ("1,10,cart,5\n1,10,buy,6,7\n", ["row 3", "5 columns, expected 4"]),
+        ("1,10,cart,5\n1,10,buy,6,7\n", ["row 3", "5 columns, expected 4", "--on-bad-row skip"]),
+        ("1,10,cart,5\n-1,,,x\n", ["row 3", "user '-1'", "--on-bad-row skip"]),
         ("1,10,cart,5\n1,10,fave,6\n", ["row 3", "behavior 'fave'", "did you mean 'fav'", "unlisted=drop"]),
         ("1,10,cart,5\n1,10,fav,6\n", ["no event of the target behavior 'favor'", "cart (1)"]),
         ("", ["row 2", "is empty"]),
@@ -227,6 +319,22 @@ def test_vectors_follow_the_rows_of_the_item_table_and_nan_rows_are_absent(tmp_p
     assert features["image"].vectors.tolist() == [[0, 1], [4, 5]]
 
 
+def test_malformed_items_are_skipped_counted_and_leave_the_vectors_in_place(tmp_path: Path) -> None:
+    item_folder(tmp_path, "item,title\n11,a\n,b\n\n10,c\n11,d\n-3,e\n12,f,g\n13,h\n")
+    np.save(tmp_path / "image.npy", np.arange(14, dtype=np.float32).reshape(7, 2))
+    options = Options(behaviors=THREE, items="items.csv", features_image="image.npy", on_bad_row="skip")
+    data = read(tmp_path, options)
+    assert isinstance(data.items, pl.DataFrame)
+    assert data.items.rows() == [(11, "a"), (10, "c"), (13, "h")]
+    features = data.features["image"]
+    assert isinstance(features, RawFeatures) and features.items == [11, 10, 13]
+    assert features.vectors.tolist() == [[0, 1], [4, 5], [12, 13]]
+    part = part_of(data)
+    assert (len(part.events), part.rows, part.dropped) == (3, 3, {"malformed rows of items.csv": 4})
+    assert part.places[0].startswith(f"{tmp_path}/items.csv: row 3: item is empty; expected an id")
+    assert [place.split(": ")[1] for place in part.places] == ["row 3", "row 6", "row 7", "row 8"]
+
+
 @pytest.mark.parametrize(
     ("array", "told"),
     [
@@ -268,3 +376,18 @@ def test_a_real_log_has_the_counts_of_its_readme() -> None:
     assert (data.events["user"].n_unique(), data.events["item"].n_unique()) == (31_882, 30_985)
     # The file is sorted, so its order was kept.
     assert data.events.equals(data.events.sort("user", "timestamp", maintain_order=True))
+
+
+def test_what_was_left_out_stands_in_the_metadata_once_prepared(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "home"))
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    rows = [f"{number % 3},{number % 7},{('cart', 'buy')[number % 2]},{number}\n" for number in range(60)]
+    folder_with(raw, HEADER + "".join(rows) + "1,,buy,5\n")
+    overrides = {"behaviors": "cart,buy", "on_bad_row": "skip"}
+    data = load(prepare_named("table", raw=raw, name="mine", overrides=overrides))
+    assert data.metadata["dropped"] == {"malformed rows": 1}
+    assert (data.metadata["raw_rows"], data.metadata["raw_behaviors"]) == (61, {"cart": 30, "buy": 30})
+    folder_with(raw, HEADER + "".join(rows))
+    sound = prepare_named("table", raw=raw, name="sound", overrides={"behaviors": "cart,buy"})
+    assert load(sound).fingerprint == data.fingerprint

@@ -3,7 +3,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from bench.datasets.tmall import Options, read
+from bench.data.schema import RawData
+from bench.datasets import tmall
+from bench.datasets.tmall import Options
 from bench.errors import UserError
 
 HEADER = "user_id,item_id,cat_id,seller_id,brand_id,time_stamp,action_type\n"
@@ -14,6 +16,10 @@ LINES = (
     "11,844400,1271,2882,7,511,0\n"
     "11,5,1,2,3,1112,1\n"
 )
+
+
+def read(raw: Path | None, options: Options) -> RawData:
+    return tmall.read(raw, options).collected()
 
 
 def folder_with(folder: Path, text: str | bytes) -> Path:

@@ -1,0 +1,91 @@
+"""Text files in blocks of whole lines, plain or gzip-compressed, from any earlier place on."""
+
+import gzip
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from bench.data.schema import Position
+from bench.errors import UserError
+
+SIZE = 32 * 2**20  # bytes of text read at once, after decompression
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some whole lines of a file."""
+
+    path: Path
+    text: bytes
+    start: Position
+    """Of the first line."""
+    end: Position
+    """Of the first line that follows; the next file where there is none."""
+    size: int
+    """Bytes on disk that were read for it."""
+    last: bool
+    """True for the last block of its file."""
+
+
+def blocks(files: Sequence[Path], start: Position, size: int = SIZE) -> Iterator[Block]:
+    """Yield the lines of files in order, in blocks of about `size` bytes.
+
+    Args:
+        files: read one after another; `.gz` is decompressed.
+        start: `Position()`, or the end of a block.
+        size: bytes of text.
+
+    Raises:
+        UserError: a file cannot be read, or a compressed one is damaged or cut off.
+    """
+    for number in range(start.file, len(files)):
+        begin = start if number == start.file else Position(file=number)
+        yield from _of_file(files[number], begin, size)
+
+
+def _of_file(path: Path, at: Position, size: int) -> Iterator[Block]:
+    try:
+        with path.open("rb") as disk:
+            texts = _unpacked if path.suffix == ".gz" else _plain
+            for lines, read, last in texts(disk, at.offset, size):
+                if not lines:
+                    raise UserError(f"{path}: row 1: nothing there, expected lines; get the file again")
+                row = at.row + lines.count(b"\n")
+                end = Position(at.file + 1) if last else Position(at.file, at.offset + len(lines), row)
+                yield Block(path, lines, at, end, read, last)
+                at = end
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        problem = f"after row {at.row}: the compressed file is damaged or cut off ({error})"
+        raise UserError(f"{path}: {problem}; get the file again") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error}); see that the file is there") from error
+
+
+def _plain(disk: BinaryIO, offset: int, size: int) -> Iterator[tuple[bytes, int, bool]]:
+    """Yield whole lines, the bytes read for them, and whether they are the last; nothing is copied."""
+    end, total = offset, os.fstat(disk.fileno()).st_size
+    while True:
+        begin = disk.seek(end)
+        disk.seek(begin + size)
+        disk.readline()
+        end = min(disk.tell(), total)
+        disk.seek(begin)
+        yield disk.read(end - begin), end - begin, end == total
+        if end == total:
+            return
+
+
+def _unpacked(disk: BinaryIO, offset: int, size: int) -> Iterator[tuple[bytes, int, bool]]:
+    """Yield the same of a compressed file, whose end shows only when a byte is asked for behind it."""
+    with gzip.open(disk) as text:
+        text.seek(offset)
+        begin, ahead, last = disk.tell() if offset else 0, b"", False
+        while not last:
+            lines = b"".join((ahead, text.read(size), text.readline()))
+            ahead = text.read(1)
+            last = not ahead
+            yield lines, disk.tell() - begin, last
+            begin = disk.tell()
