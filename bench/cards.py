@@ -5,12 +5,13 @@ listings can read it from the source (`read_cards`) and never import torch.
 """
 
 import ast
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-Family = Literal["heuristic", "sequential", "multimodal", "multibehavior", "proposed"]
+Family = Literal["heuristic", "sequential", "multimodal", "multibehavior", "ctr", "proposed"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,16 @@ class Card:
     """True where no official code was found and the paper alone does not fix the model; tables say so."""
     notes: str = ""
     """Anything else a user of the model should know."""
+    variants: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
+    """Ablations: name -> (what the label adds, the options changed, dotted keys):
+    `{"no_gate": ("w/o gate", {"gate.enabled": False})}`. Chosen as `NAME:no_gate`, run by `bench ablate`."""
+
+    def __post_init__(self) -> None:
+        for name, variant in self.variants.items():
+            shape = isinstance(variant, tuple) and [type(part) for part in variant]
+            if not re.fullmatch(r"[a-z0-9_-]+", name) or shape != [str, dict]:
+                form = "'lower_case': ('label', {'option': value})"
+                raise ValueError(f"variant '{name}' of '{self.name}': expected {form}")
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,9 @@ class DatasetCard:
     """False where `prepare` needs no file brought by the user."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Preparation options of this data set that differ from the general defaults."""
+    paper: Mapping[str, float] = field(default_factory=dict)
+    """What Table 1 of the M3BSR paper says of it, shown beside our numbers: users, items, interactions,
+    clicks and favors a user."""
 
 
 AnyCard = TypeVar("AnyCard", Card, DatasetCard)

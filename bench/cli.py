@@ -3,13 +3,13 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from bench import __version__, cli_data, cli_models
+from bench import __version__, cli_ablate, cli_data, cli_figure, cli_models
 from bench.errors import UserError, hint
-from bench.terminal import Json, Pairs, Results, console, print_rows
+from bench.terminal import Json, Pairs, Results, TaskName, TaskOption, console, print_rows
 
 if TYPE_CHECKING:
     from bench.experiments.store import Record
@@ -26,6 +26,8 @@ app = typer.Typer(
 app.add_typer(cli_data.app, name="data")
 app.command()(cli_models.models)
 app.command()(cli_models.test)
+app.command()(cli_ablate.ablate)
+app.add_typer(cli_figure.app, name="figure")
 
 
 class Format(StrEnum):
@@ -41,7 +43,7 @@ class Format(StrEnum):
 Models = Annotated[
     str,
     typer.Option(
-        help="all, a family (heuristic, sequential, multimodal, multibehavior, proposed), NAME,NAME or "
+        help="all, a family (heuristic, sequential, multimodal, multibehavior, ctr, proposed), NAME,NAME or "
         "path/to/model.py; commas join them."
     ),
 ]
@@ -91,6 +93,7 @@ def run(
         str, typer.Option(help="A prepared data set; ml-100k and synthetic need no download.")
     ],
     models: Models = "all",
+    task: TaskOption = TaskName.rank,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds: 3 runs seeds 0, 1, 2.")] = 3,
     protocol: Annotated[str | None, typer.Option(help="uniform99 (default), popular99 or full.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Most epochs of each training stage.")] = None,
@@ -111,24 +114,26 @@ def run(
     MODEL.X for one model, X for every chosen model that has it, data.X, protocol.X, training.X.
 
     Example: bench run --models sasrec,m3bsr --dataset ml-100k --seeds 3 --set hidden_size=128
+
+    Click prediction: bench run --task ctr --models dnn,din,popularity --dataset ml-100k
     """
     from bench.config import ProtocolOptions, TrainingOptions, build_options, model_overrides, parse_settings
     from bench.experiments.grid import default_jobs, run_grid
     from bench.experiments.store import Store
     from bench.registry import entries, select
-    from bench.report.tables import METRICS, write_tables
+    from bench.report.tables import write_tables
 
     chosen = select(models)
     settings = parse_settings(set_ or [], {*entries(), *(entry.card.name for entry in chosen)})
     limits = {"epochs": epochs, "max_minutes": max_minutes, "device": device}
     training = {name: value for name, value in limits.items() if value is not None}
-    candidates = {} if protocol is None else {"candidates": protocol}
+    asked = {"task": task.value} | ({} if protocol is None else {"candidates": protocol})
     records = run_grid(
         dataset,
         settings.data,
         chosen,
         model_overrides(settings, chosen),
-        build_options(ProtocolOptions, {**candidates, **settings.protocol}, "protocol"),
+        build_options(ProtocolOptions, {**asked, **settings.protocol}, "protocol"),
         build_options(TrainingOptions, {**training, **settings.training}, "training"),
         range(seeds),
         Store(results),
@@ -136,7 +141,7 @@ def run(
         fresh=fresh,
         quiet=False,
     )
-    finished = _table(records, ",".join(METRICS))
+    finished = _table(records)
     paths = write_tables(finished, results / "tables")
     _show(finished, Format.json if as_json else Format.text)
     print(f"written: {paths[0].with_suffix('')}.{{md,csv,tex,json}}", file=sys.stderr)
@@ -149,8 +154,11 @@ def table(
     dataset: Annotated[str | None, typer.Option(help="Needed where the store knows several.")] = None,
     protocol: Annotated[str | None, typer.Option(help="uniform99, popular99 or full.")] = None,
     models: Models = "all",
+    task: TaskOption = TaskName.rank,
     form: Annotated[Format, typer.Option("--format", help="Form of the table.")] = Format.text,
-    metrics: Annotated[str, typer.Option(help="HR@K, NDCG@K, MRR.")] = "HR@10,NDCG@10,HR@20,NDCG@20",
+    metrics: Annotated[
+        str | None, typer.Option(help="HR@K, NDCG@K, MRR; with --task ctr AUC, GAUC, LogLoss.")
+    ] = None,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
@@ -159,10 +167,12 @@ def table(
     Each model is shown as it ran last, on the newest data and candidates.
 
     Example: bench table --dataset ml-100k --format latex --metrics HR@5,NDCG@5,MRR
+
+    Click prediction: bench table --dataset ml-100k --task ctr
     """
     from bench.report.tables import comparable
 
-    kept = comparable(_named(_stored(results, dataset, protocol), models))
+    kept = comparable(_named(_stored(results, dataset, protocol, task.value), models))
     _show(_table(_in_order(kept), metrics), Format.json if as_json else form)
 
 
@@ -177,48 +187,61 @@ def doctor(results: Results = Path("results")) -> None:
     print_rows(("what", "found"), findings(results))
 
 
-def _stored(results: Path, dataset: str | None, protocol: str | None) -> "list[Record]":
-    """Return the records of one data set, of some candidates where they are named."""
+def _stored(
+    results: Path, dataset: str | None, protocol: str | None, task: Literal["rank", "ctr"] = "rank"
+) -> "list[Record]":
+    """Return the records of one data set and task, of some candidates where they are named."""
     from bench.experiments.store import Store
 
-    records = Store(results).records(**({"dataset": dataset} if dataset else {}))
+    records = Store(results).records(task, **({"dataset": dataset} if dataset else {}))
     if protocol:
         records = [record for record in records if record.cell["protocol"]["candidates"] == protocol]
     names = sorted({record.cell["dataset"] for record in records})
     if not names:
         wanted = " ".join(filter(None, [dataset, protocol])) or "anything"
-        raise UserError(
-            f"{results}: holds no cell of {wanted}; first: bench run --dataset {dataset or 'ml-100k'}"
-        )
+        option, which = ("", "") if task == "rank" else (f" --task {task}", f" under the task {task}")
+        fix = f"first: bench run{option} --dataset {dataset or 'ml-100k'}"
+        raise UserError(f"{results}: holds no cell of {wanted}{which}; {fix}")
     if len(names) > 1:
         raise UserError(f"{results}: holds several data sets; choose one with --dataset: {', '.join(names)}")
     return records
 
 
 def _named(records: "list[Record]", spec: str) -> "list[Record]":
-    """Return the records of the models and families of a comma list, registered or not."""
+    """Return the records of the models and families of a comma list, registered or not.
+
+    A variant (`NAME:VARIANT`) is chosen by its name alone; it is no part of `all` or of its family.
+    """
+    from bench.registry import entries
+
     parts = {part.strip() for part in spec.split(",")}
     known = {"all"} | {name for record in records for name in (record.cell["model"], record.family)}
     for part in sorted(parts - known):
         raise UserError(f"--models {part}: no such model or family in the store; {hint(part, known)}")
-    return [record for record in records if parts & {"all", record.cell["model"], record.family}]
+    models = {*entries(), *(record.cell["model"] for record in records)}
+
+    def wanted(model: str, family: str) -> bool:
+        variant = model.rpartition(":")[0] in models
+        return model in parts or bool(parts & {"all", family} and not variant)
+
+    return [record for record in records if wanted(record.cell["model"], record.family)]
 
 
 def _in_order(records: "list[Record]") -> "list[Record]":
     """Sort records as the registry sorts models; those that it does not know come last."""
-    from bench.registry import entries
+    from bench.registry import places
 
-    place = {name: number for number, name in enumerate(entries())}
+    place = places()
     return sorted(
         records, key=lambda r: (place.get(r.cell["model"], len(place)), r.cell["model"], r.cell["seed"])
     )
 
 
-def _table(records: "list[Record]", metrics: str) -> "Table":
+def _table(records: "list[Record]", metrics: str | None = None) -> "Table":
     from bench.report.tables import build
 
     try:
-        return build(records, [name.strip().upper() for name in metrics.split(",")])
+        return build(records, metrics and [name.strip() for name in metrics.split(",")])
     except ValueError as error:
         raise UserError(f"no table of {metrics}: {error}") from error
 

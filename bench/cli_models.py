@@ -27,7 +27,7 @@ def models(
     if name is None:
         _print_list([entry.card for entry in known.values()], as_json)
         return
-    if name not in known and not name.endswith(".py"):
+    if name not in known and not name.endswith(".py") and ":" not in name:
         raise UserError(f"no model '{name}'; {hint(name, known)}")
     for entry in select(name):
         _print_card(entry, as_json)
@@ -69,6 +69,7 @@ def _print_list(cards: "list[Card]", as_json: bool) -> None:
 
 def _print_card(entry: "Entry", as_json: bool) -> None:
     from bench.config import build_options, flatten, option_names
+    from bench.registry import variants
 
     card, kind = entry.card, entry.load().Config
     values = flatten(build_options(kind, card.options, f"card of {card.name}"))
@@ -85,4 +86,12 @@ def _print_card(entry: "Entry", as_json: bool) -> None:
         print(f"- {text}")
     if card.notes:
         print(f"Notes: {card.notes}")
+    if card.variants:
+        print(f"Variants, run by: bench ablate {entry.spec}")
+        print_rows(("variant", "label", "options changed"), [_variant(one) for one in variants(entry)])
     print_rows(("option", "value", "what it is"), [(name, str(values[name]), docs[name]) for name in docs])
+
+
+def _variant(entry: "Entry") -> tuple[str, str, str]:
+    changed = ", ".join(f"{name}={value}" for name, value in entry.changed.items())
+    return entry.card.name, entry.card.label, changed

@@ -30,6 +30,18 @@ class ProtocolOptions:
     """Histories hold the events of all behaviors, or those of the target behavior alone."""
     candidates_seed: int = 0
     """Seed of the negatives and of the tie draws."""
+    task: Literal["rank", "ctr"] = "rank"
+    """Rank the held-out item among its candidates, or judge it and its first negatives one by one."""
+    ctr_negatives: int = 1
+    """Negatives of each held-out item in the task `ctr`, 1 to 99: the first of its candidates."""
+
+    def __post_init__(self) -> None:
+        if self.task == "ctr" and self.candidates == "full":
+            raise ValueError("the task ctr needs sampled negatives: candidates uniform99 or popular99")
+        if self.task == "rank" and self.ctr_negatives != 1:
+            raise ValueError("ctr_negatives is read by the task ctr alone: --task ctr")
+        if not 1 <= self.ctr_negatives <= 99:
+            raise ValueError("ctr_negatives must be from 1 to 99")
 
 
 @dataclass(frozen=True)
@@ -73,7 +85,8 @@ def parse_settings(pairs: Sequence[str], names: Iterable[str] = ()) -> Settings:
 
     Args:
         pairs: as given to `--set`.
-        names: registry names; a key that begins with one of them and a dot goes to that model alone.
+        names: registry names; a key that begins with one of them, or with NAME:VARIANT, and a dot goes to
+            that model alone.
 
     Raises:
         UserError: a pair has no `=`, or no key before it.
@@ -82,11 +95,12 @@ def parse_settings(pairs: Sequence[str], names: Iterable[str] = ()) -> Settings:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         head, _, rest = key.strip().partition(".")
+        model = head.partition(":")[0]  # of a variant
         if not equals or not head:
             raise UserError(f"--set {pair}: expected key=value, for example --set hidden_size=128")
         if head in ("data", "protocol", "training") and rest:
             getattr(settings, head)[rest] = value.strip()
-        elif head in known and rest:
+        elif rest and (head in known or model in known):
             settings.models.setdefault(head, {})[rest] = value.strip()
         else:
             settings.shared[key.strip()] = value.strip()
@@ -97,14 +111,16 @@ def model_overrides(settings: Settings, entries: Sequence["Entry"]) -> dict[str,
     """Return model name -> options that the user changed, typed.
 
     Model classes are loaded only where there is an option to check. An option set to the value that it has
-    anyway is left out, so that it names the same cell.
+    anyway is left out, so that it names the same cell. Options of a model go to its variants too, all but
+    those that make the variant: an ablation is compared at equal options.
 
     Raises:
         UserError: an option that no chosen model has, a value of another type, or a model that is not chosen.
     """
     overrides: dict[str, dict[str, Any]] = {entry.card.name: {} for entry in entries}
+    models = overrides.keys() | {entry.base for entry in entries}
     for name, options in settings.models.items():
-        if name not in overrides:
+        if name not in models:
             where = f"--set {name}.{next(iter(options))}"
             raise UserError(f"{where}: {name} is not among the chosen models; {hint(name, overrides)}")
     if not settings.shared and not settings.models:
@@ -114,7 +130,9 @@ def model_overrides(settings: Settings, entries: Sequence["Entry"]) -> dict[str,
         name, kind = entry.card.name, entry.load().Config
         usual = flatten(build_options(kind, entry.card.options, f"card of {name}"))
         known |= usual.keys()
-        wanted = {key: value for key, value in settings.shared.items() if key in usual}
+        shared = {key: value for key, value in settings.shared.items() if key in usual}
+        shared |= settings.models.get(entry.base, {})
+        wanted = {key: value for key, value in shared.items() if key not in entry.changed}
         wanted |= settings.models.get(name, {})
         typed = flatten(build_options(kind, {**entry.card.options, **wanted}, f"model {name}"))
         overrides[name] = {key: typed[key] for key in wanted if typed[key] != usual[key]}

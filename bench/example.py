@@ -1,6 +1,7 @@
 """A small log that every model can be run on: twelve users, thirty items, two behaviors.
 
-It has ties in time, absent images and texts, a user with one event and a user without a target event.
+It has ties in time, absent images and texts, a user with one event, one without a target event, and one with
+target events alone.
 """
 
 from functools import cache
@@ -29,7 +30,9 @@ def example_log() -> Interactions:
     noise = np.where(rng.random(len(place)) < 0.2, rng.integers(0, ITEMS, len(place)), 0)
     item = (np.repeat(rng.integers(0, ITEMS, USERS), lengths) + place + noise) % ITEMS + 1
     behavior = np.where(rng.random(len(place)) < 0.4, TARGET, 1)
-    behavior[np.repeat(np.arange(USERS), lengths) == 2] = 1  # no target event
+    user = np.repeat(np.arange(USERS), lengths)
+    behavior[user == 2] = 1  # no target event
+    behavior[user == 3] = TARGET  # no other event
     return Interactions(offsets, item.astype(np.int32), behavior.astype(np.int8), 100 + place // 2)
 
 

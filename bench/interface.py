@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from bench.cards import Card
 from bench.data.schema import ItemContent
+from bench.diagnostic import Diagnostic
 
 __all__ = [
-    "Batch", "Card", "Causal", "Cloze", "DatasetInfo", "Impressions", "ItemContent", "Next", "Pairs",
-    "Recommender", "Stage", "TrainingEvents", "View",
+    "Batch", "Card", "Causal", "Cloze", "DatasetInfo", "Diagnostic", "Impressions", "ItemContent", "Next",
+    "Pairs", "Recommender", "Stage", "TrainingEvents", "View",
 ]  # fmt: skip
 
 
@@ -42,9 +43,7 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class TrainingEvents:
-    """The training part of the log, flat, for graph building and statistics. Holds no validation or test
-    event.
-    """
+    """The training part of the log, flat, for graphs and statistics; no validation or test event."""
 
     user: NDArray[np.int64]
     """(E,) 0..U-1, ascending; inside a user in time order."""
@@ -108,9 +107,7 @@ class Batch:
             `history` (0 where padded). Lb is 0 when nobody has such an event.
         """
         kept = torch.isin(self.behavior, torch.tensor(behaviors, device=self.behavior.device)) & self.mask
-        order = torch.argsort(
-            kept.to(torch.int8), dim=1, stable=True
-        )  # kept ones to the right, in time order
+        order = torch.argsort(kept.to(torch.int8), dim=1, stable=True)  # kept ones right, in time order
         length = int(kept.sum(1).max()) if len(self) else 0
         order = order[:, order.shape[1] - length :]  # (B, Lb)
         real = kept.gather(1, order)
@@ -135,9 +132,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Causal:
-    """Every position predicts the next event of the user's training part; windows of `max_history` cover all
-    of it.
-    """
+    """Every position predicts the next event of the training part, in windows of `max_history`."""
 
     max_history: int = 50
 
@@ -172,9 +167,7 @@ class Next:
 
 @dataclass(frozen=True)
 class Pairs:
-    """User-item pairs of the training part with their behavior, and untouched negatives (graph and factor
-    models).
-    """
+    """User-item pairs with their behavior, and untouched negatives (graph and factor models)."""
 
     behaviors: tuple[int, ...] | None = None
     """Behavior ids taken as positives; None takes all."""
@@ -262,9 +255,7 @@ class Recommender(nn.Module):
         """
 
     def encode(self, batch: Batch) -> Any:
-        """Return the users' representation, in any form that `score_encoded` reads; default: the batch
-        itself.
-        """
+        """Return the users in any form that `score_encoded` reads; default: the batch itself."""
         return batch
 
     def encode_items(self) -> Any:
@@ -292,4 +283,12 @@ class Recommender(nn.Module):
 
     def extra_terms(self) -> Mapping[str, float]:
         """Return figures worth storing after training (gate weights, norms); default: none."""
+        return {}
+
+    def diagnostics(self, batch: Batch) -> Mapping[str, Diagnostic]:
+        """Return what the model shows of its inside on the users of a batch, by name; default: nothing.
+
+        Called after training and testing, in eval mode, without gradients, on evaluation batches of the
+        validation part, with a seed set before each; the same names and labels for every batch.
+        """
         return {}

@@ -7,13 +7,13 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import bench
 from bench.cards import Card, Family, read_cards
@@ -28,6 +28,7 @@ FAMILIES: tuple[str, ...] = get_args(Family)
 BY_PATH = "bench_model_at_"
 SHARED = (
     "interface.py", "nn/*.py", "training/*.py", "evaluation/ranks.py", "evaluation/metrics.py",
+    "evaluation/pairs.py",
     "data/task.py", "data/split.py", "data/candidates.py", "data/untouched.py",
     "data/batches.py", "data/histories.py", "data/training_log.py", "data/*_views.py",
 )  # fmt: skip
@@ -43,6 +44,17 @@ class Entry:
     """`bench.baselines.sasrec`, or `bench_model_at_<digest>` for a file given by its path."""
     path: Path
     """The source file; of a package its `__init__.py`."""
+    base: str = ""
+    """The model that this is a variant of; empty for a model itself."""
+    place: int = 0
+    """Among the variants of its model, from 1; 0 for the model itself."""
+    changed: Mapping[str, Any] = field(default_factory=dict)
+    """Options that make the variant; options given for the model or for all models leave them alone."""
+
+    @property
+    def spec(self) -> str:
+        """What the command line takes for the model itself: its name, or the path of a file given by path."""
+        return str(self.path) if self.module.startswith(BY_PATH) else self.base or self.card.name
 
     def load(self) -> "type[Recommender]":
         """Import the model and return its class.
@@ -86,38 +98,93 @@ def entries() -> dict[str, Entry]:
     return {entry.card.name: entry for entry in sorted(found.values(), key=_place)}
 
 
+def variants(entry: Entry) -> list[Entry]:
+    """Return the variants that a model's card declares, `NAME:VARIANT`, in the card's order.
+
+    A variant is the model with some options changed: same class, same code, a name and a label of its own.
+    It is no part of `all` or of a family.
+    """
+    card = entry.card
+    made = []
+    for place, (name, (label, changed)) in enumerate(card.variants.items(), start=1):
+        own_card = replace(
+            card,
+            name=f"{card.name}:{name}",
+            label=f"{card.label} {label}",
+            options={**card.options, **changed},
+            variants={},
+        )
+        made.append(replace(entry, card=own_card, base=card.name, place=place, changed=changed))
+    return made
+
+
 def select(spec: str) -> list[Entry]:
     """Return the models that a comma list chooses, each once, in the order of the tables, given files last.
 
+    A variant stands right after its model, or where its model would stand.
+
     Args:
         spec: parts `all`, a family (`sequential`, `multimodal`, `multibehavior`, `heuristic`, `proposed`), a
-            name, or the path of a .py file that holds a `Card`.
+            name, the path of a .py file that holds a `Card`, or `NAME:VARIANT`, `path.py:VARIANT`.
 
     Raises:
         UserError: a part is none of these.
     """
     known = entries()
     chosen: dict[str, Entry] = {}
-    given: dict[str, Entry] = {}
     for part in filter(None, (part.strip() for part in spec.split(","))):
         if part == "all" or part in FAMILIES:
-            chosen |= {name: entry for name, entry in known.items() if part in ("all", entry.card.family)}
-        elif part in known:
-            chosen[part] = known[part]
-        elif part.endswith(".py"):
-            given |= {entry.card.name: entry for entry in _given(Path(part), known)}
+            found = [entry for entry in known.values() if part in ("all", entry.card.family)]
         else:
-            close = hint(part, [*known, *FAMILIES, "all"])
-            raise UserError(f"--models {part}: no such model or family; {close}")
-    if not chosen and not given:
+            found = _named(part, known)
+        chosen |= {entry.card.name: entry for entry in found}
+    if not chosen:
         raise UserError(f"--models {spec!r}: no model chosen; {hint('', known)}")
-    inside = {name: entry for name, entry in given.items() if name in known}
-    outside = [entry for name, entry in given.items() if name not in known]
-    return [*sorted({**chosen, **inside}.values(), key=_place), *outside]
+    inside = [entry for entry in chosen.values() if _model(entry) in known]
+    outside = [entry for entry in chosen.values() if _model(entry) not in known]
+    order = list(dict.fromkeys(map(_model, outside)))
+    outside.sort(key=lambda entry: (order.index(_model(entry)), entry.place))
+    return [*sorted(inside, key=_place), *outside]
 
 
-def _place(entry: Entry) -> tuple[int, int, str]:
-    return FAMILIES.index(entry.card.family), entry.card.year, entry.card.name
+def places() -> dict[str, int]:
+    """Return the place in the order of the tables of every registered model and variant, by name."""
+    everything = (one for entry in entries().values() for one in (entry, *variants(entry)))
+    return {entry.card.name: place for place, entry in enumerate(everything)}
+
+
+def _named(part: str, known: dict[str, Entry]) -> list[Entry]:
+    """Return the model of a name, the models of a file, or a variant of either."""
+    if part in known:
+        return [known[part]]
+    if part.endswith(".py"):
+        return _given(Path(part), known)
+    name, colon, variant = part.rpartition(":")
+    if colon and (name in known or name.endswith(".py")):
+        return _variant(_named(name, known), variant)
+    close = hint(name or part, [*known, *FAMILIES, "all"])
+    raise UserError(f"--models {part}: no such model or family; {close}")
+
+
+def _variant(models: list[Entry], name: str) -> list[Entry]:
+    """Return the variant of that name of each model that declares it."""
+    found = [one for entry in models for one in variants(entry)]
+    wanted = [one for one in found if one.card.name == f"{one.base}:{name}"]
+    if not wanted:
+        model = ", ".join(entry.card.name for entry in models)
+        known = [one.card.name.removeprefix(f"{one.base}:") for one in found]
+        close = hint(name, known) if known else "it declares none"
+        raise UserError(f"--models {model}:{name}: no such variant of {model}; {close}")
+    return wanted
+
+
+def _model(entry: Entry) -> str:
+    """Return the name of the model itself, also for a variant."""
+    return entry.base or entry.card.name
+
+
+def _place(entry: Entry) -> tuple[int, int, str, int]:
+    return FAMILIES.index(entry.card.family), entry.card.year, _model(entry), entry.place
 
 
 def _rooms() -> Iterator[Entry]:

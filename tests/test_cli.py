@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from bench import cli
 from bench.data import library
-from bench.data.schema import Dataset, Interactions, ItemContent, Touched, save
+from bench.data.schema import Dataset, Interactions, ItemContent, Touched
+from bench.data.storage import save
 from bench.errors import UserError
 from bench.experiments import grid
 from bench.experiments.store import Store

@@ -55,9 +55,10 @@ class Other:
 
 
 class FakeEntry:
-    def __init__(self, name, kind, **options):
-        self.card = Card(name, name, "Model", "sequential", "", 2020, "", options=options)
-        self.kind = kind
+    def __init__(self, name, kind, base="", changed=None, **options):
+        self.changed = changed or {}
+        self.card = Card(name, name, "Model", "sequential", "", 2020, "", options={**options, **self.changed})
+        self.kind, self.base = kind, base
         self.loaded = False
 
     def load(self):
@@ -196,3 +197,25 @@ def test_no_model_is_loaded_where_nothing_is_set():
     entry = FakeEntry("a", Model)
     assert model_overrides(parse_settings(["protocol.history=target"]), [entry]) == {"a": {}}
     assert not entry.loaded
+
+
+def test_options_of_a_model_and_of_all_reach_a_variant_except_those_that_make_it():
+    variant = FakeEntry("a:no_noise", Model, base="a", changed={"cdmd_m.scale": 0.0})
+    names = ["a", "a:no_noise"]
+
+    def chosen(*pairs):
+        return model_overrides(parse_settings(pairs, names), [FakeEntry("a", Model), variant])["a:no_noise"]
+
+    assert chosen("a.hidden_size=8", "cdmd_m.steps=5") == {"hidden_size": 8, "cdmd_m.steps": 5}
+    assert chosen("a.cdmd_m.scale=2", "cdmd_m.scale=3") == {}
+    assert chosen("a.hidden_size=8", "a:no_noise.hidden_size=16") == {"hidden_size": 16}
+    assert chosen("a:no_noise.cdmd_m.scale=0.5") == {"cdmd_m.scale": 0.5}
+
+
+def test_options_of_a_model_may_be_given_where_its_variant_alone_is_chosen():
+    variant = FakeEntry("a:small", Model, base="a", changed={"hidden_size": 8})
+    settings = parse_settings(["a.loss=ce"], ["a", "a:small"])
+    assert model_overrides(settings, [variant]) == {"a:small": {"loss": "ce"}}
+    settings = parse_settings(["a:smal.loss=ce"], ["a", "a:small"])
+    with pytest.raises(UserError, match="a:smal is not among the chosen models; did you mean 'a:small'"):
+        model_overrides(settings, [variant])

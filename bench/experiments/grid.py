@@ -15,7 +15,8 @@ from typing import Any
 
 from bench.config import ProtocolOptions, TrainingOptions
 from bench.data import library
-from bench.data.schema import load
+from bench.data.shuffle import shuffled, take_shuffle
+from bench.data.storage import load
 from bench.data.task import Task, open_task
 from bench.errors import UserError
 from bench.experiments.progress import PAUSE, Display, Note, Teller
@@ -32,6 +33,8 @@ class Order:
     training: TrainingOptions
     results: Path
     folder: Path
+    shuffle: tuple[str, ...]
+    """Modalities whose features are permuted over the items."""
     jobs: int
 
 
@@ -52,7 +55,7 @@ def run_grid(
 
     Args:
         dataset_name: a prepared data set, or one that prepares itself.
-        data_overrides: `data.*` settings of a variant.
+        data_overrides: `data.*` settings of a variant, `shuffle_modality` of any prepared data set.
         entries: models.
         overrides: model name -> options given by the user.
         protocol: split, candidates, history.
@@ -66,8 +69,9 @@ def run_grid(
     Raises:
         UserError: the data set cannot be had.
     """
-    folder = library.resolve(dataset_name, data_overrides)
-    task = open_task(load(folder), protocol)
+    options, shuffle = take_shuffle(data_overrides)
+    folder = library.resolve(dataset_name, options)
+    task = open_task(shuffled(load(folder), shuffle), protocol)
     cells = [
         (make_cell(task, entry, overrides.get(entry.card.name, {}), training, seed), entry)
         for entry in entries
@@ -75,7 +79,7 @@ def run_grid(
     ]
     found = {} if fresh else {cell.key: record for cell, _ in cells if (record := store.find(cell.key))}
     missing = [
-        Order(cell, entry, training, store.root, folder, jobs)
+        Order(cell, entry, training, store.root, folder, shuffle, jobs)
         for cell, entry in cells
         if cell.key not in found
     ]
@@ -154,7 +158,7 @@ def run_order(order: Order, send: Callable[[Note], None]) -> Record:
     from bench.training.device import limit_threads
 
     limit_threads(order.jobs)
-    task = open_task(load(order.folder), order.cell.protocol)
+    task = open_task(shuffled(load(order.folder), order.shuffle), order.cell.protocol)
     watcher = Teller(title(order.entry.card.label, order.cell.seed), send)
     return run_cell(order.cell, order.entry, task, order.training, Store(order.results), watcher)
 

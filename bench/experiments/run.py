@@ -1,4 +1,4 @@
-"""One cell: build, train, rank the test items once, record."""
+"""One cell: build, train, rank the test items (or score the test pairs) once, record."""
 
 import os
 import platform
@@ -11,15 +11,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.config import TrainingOptions, build_options
+from bench.config import ProtocolOptions, TrainingOptions, build_options
 from bench.data.batches import target_in_history
 from bench.data.task import Task
 from bench.errors import UserError
+from bench.evaluation.pairs import score_pairs
 from bench.evaluation.ranks import rank
+from bench.experiments.diagnostics import diagnose
 from bench.experiments.store import Cell, Record, Store
 from bench.interface import Recommender
 from bench.registry import Entry
@@ -36,10 +37,12 @@ class Outcome:
 
     model: Recommender
     fit: Fit
-    validation_rank: NDArray[np.int32]
-    test_rank: NDArray[np.int32]
+    arrays: dict[str, NDArray[Any]]
+    """`Record.ranks` or `Record.pairs`, as the task wants."""
     score_users_per_second: float
     peak_memory_mb: float
+    shown: dict[str, Any]
+    """What the model shows of its inside; see `diagnose`."""
 
 
 def run_cell(
@@ -73,6 +76,8 @@ def _run(
     device = pick(training.device)
     checkpoint = Checkpoint(store.checkpoint_path(cell.key), cell.key)
     data = training_data(task)
+    if task.protocol.task == "ctr" and not len(data.validation.targets):
+        raise UserError("no validation event: LogLoss is calibrated on validation pairs; split differently")
     torch.manual_seed(cell.seed)
     reset_peak_memory(device)
     model = kind(config, data.info).to(device)
@@ -84,29 +89,37 @@ def _run(
 def _test(
     model: Recommender, result: Fit, data: TrainingData, task: Task, device: torch.device, batch_size: int
 ) -> Outcome:
-    """Rank validation and test items with the kept weights; the only place that reads the test part."""
-    where = f"{type(model).__name__}, after training"
-
-    def ranked(part: HeldPart) -> NDArray[np.int32]:
-        return rank(model, part.held, part.batches(model.max_history, batch_size), device, where)
-
-    validation = ranked(data.validation)
+    """Measure validation and test with the kept weights; the only place that reads the test part."""
+    found = _measured(model, data.validation, "validation", task.protocol, device, batch_size)
     test = held_part(task, task.interactions, task.split.test, task.test)
     begun = time.perf_counter()
-    ranks = ranked(test)
-    speed = len(ranks) / max(time.perf_counter() - begun, 1e-9)
-    return Outcome(model, result, validation, ranks, speed, peak_memory_mb(device))
+    found |= _measured(model, test, "test", task.protocol, device, batch_size)
+    speed = len(test.targets) / max(time.perf_counter() - begun, 1e-9)
+    memory, shown = peak_memory_mb(device), diagnose(model, data.validation, device, batch_size)
+    return Outcome(model, result, found, speed, memory, shown)
+
+
+def _measured(
+    model: Recommender,
+    part: HeldPart,
+    name: str,
+    protocol: ProtocolOptions,
+    device: torch.device,
+    batch_size: int,
+) -> dict[str, NDArray[Any]]:
+    """Return the ranks of a part, or its pairs and their scores, under the names that are stored."""
+    where = f"{type(model).__name__}, after training"
+    batches = part.batches(model.max_history, batch_size)
+    if protocol.task == "ctr":
+        found = score_pairs(model, part.held, protocol.ctr_negatives, batches, device, where)
+    else:
+        ranks = rank(model, part.held, batches, device, where)
+        found = {"user": part.held.users, "rank": ranks, "size": part.held.sizes(model.info.num_items)}
+    return {f"{name}_{kind}": array for kind, array in found.items()}
 
 
 def _finished(cell: Cell, entry: Entry, task: Task, outcome: Outcome, device: torch.device) -> Record:
-    result, split, events = outcome.fit, task.split, task.interactions
-    sizes = {
-        part: held_part(task, events, targets, candidates).held.sizes(task.dataset.num_items)
-        for part, targets, candidates in (
-            ("validation", split.validation, task.validation),
-            ("test", split.test, task.test),
-        )
-    }
+    result = outcome.fit
     remark = (
         f"stopped at {cell.max_minutes:g} min" if result.stopped == "minutes" and cell.max_minutes else ""
     )
@@ -128,17 +141,11 @@ def _finished(cell: Cell, entry: Entry, task: Task, outcome: Outcome, device: to
         score_users_per_second=outcome.score_users_per_second,
         peak_memory_mb=outcome.peak_memory_mb,
         curves=result.curves,
-        extra=dict(outcome.model.extra_terms()),
+        extra={**outcome.model.extra_terms(), **outcome.shown},
         environment=environment(device),
         dataset=dataset_facts(task),
-        ranks={
-            "test_user": events.user_of(split.test).astype(np.int32),
-            "test_rank": outcome.test_rank,
-            "test_size": sizes["test"],
-            "validation_user": events.user_of(split.validation).astype(np.int32),
-            "validation_rank": outcome.validation_rank,
-            "validation_size": sizes["validation"],
-        },
+        ranks=outcome.arrays if task.protocol.task == "rank" else {},
+        pairs=outcome.arrays if task.protocol.task == "ctr" else {},
     )
 
 

@@ -1,6 +1,6 @@
 """Finished cells on disk: one folder a cell, each file written beside its place and renamed.
 
-The format is described in `results/README.md`. Ranks stay on disk until they are asked for.
+The format is described in `results/README.md`. Ranks and scores stay on disk until they are asked for.
 """
 
 import hashlib
@@ -23,12 +23,15 @@ from bench.errors import UserError
 
 FORMAT = 1
 RECORD = "record.json"
-RANKS = "ranks.npz"
+ARRAYS = {"rank": "ranks", "ctr": "pairs"}
+"""Task -> field of a `Record` that holds what its cells measured, and name of its file."""
+CTR_FIELDS = ("task", "ctr_negatives")
+"""Fields of the protocol that a cell of the task `rank` leaves out: they cannot move its ranks."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One model on one data set under one protocol with one seed: everything that its ranks depend on."""
+    """One model on one data set under one protocol with one seed: everything that its result depends on."""
 
     dataset: str
     fingerprint: str
@@ -50,7 +53,11 @@ class Cell:
     def as_dict(self) -> dict[str, Any]:
         """Return the cell as plain JSON values."""
         minutes = None if self.max_minutes is None else float(self.max_minutes)
-        return json.loads(_json({**asdict(self), "options": dict(self.options), "max_minutes": minutes}))
+        protocol = asdict(self.protocol)
+        if self.protocol.task == "rank":
+            protocol = {name: protocol[name] for name in protocol if name not in CTR_FIELDS}
+        values = {**asdict(self), "protocol": protocol, "options": dict(self.options), "max_minutes": minutes}
+        return json.loads(_json(values))
 
     @property
     def key(self) -> str:
@@ -93,23 +100,30 @@ class Record:
     dataset: dict[str, Any] = field(default_factory=dict)
     """What stands under a table: sizes, mapping, encoders, coverage."""
     ranks: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
-    """`{test,validation}_{user,rank,size}`: 0-based user, 1-based rank, number of candidates."""
+    """`{test,validation}_{user,rank,size}`: 0-based user, 1-based rank, candidates; task `rank`."""
+    pairs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """`{test,validation}_{user,label,score}`: 0-based user, 1 for the held-out item, else 0; task `ctr`."""
     finished_at: str = ""
     """UTC, ISO 8601; set when it is written."""
 
+    @property
+    def task(self) -> str:
+        """`rank` or `ctr`."""
+        return str(self.cell["protocol"].get("task", "rank"))
 
-class StoredRanks(Mapping[str, NDArray[np.int32]]):
-    """The arrays of one `ranks.npz`, read when asked for and not kept."""
+
+class StoredArrays(Mapping[str, NDArray[Any]]):
+    """The arrays of one `ranks.npz` or `pairs.npz`, read when asked for and not kept."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __getitem__(self, name: str) -> NDArray[np.int32]:
+    def __getitem__(self, name: str) -> NDArray[Any]:
         with self._open() as arrays:
             if name not in arrays:
                 raise KeyError(name)
             try:
-                return np.asarray(arrays[name], np.int32)
+                return np.asarray(arrays[name])
             except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
                 raise _damaged(self.path, error) from error
 
@@ -152,32 +166,34 @@ class Store:
     def write(self, record: Record) -> None:
         """Store a record in place of an earlier one of its key.
 
-        Each file is written beside its place and renamed, ranks first and `record.json` last: an interrupted
+        Each file is written beside its place and renamed, arrays first and `record.json` last: an interrupted
         write never looks like a record, and two processes that finish one cell do not disturb each other.
         """
         record.finished_at = datetime.now(UTC).isoformat(timespec="microseconds")
         folder = self._folder(record)
         folder.mkdir(parents=True, exist_ok=True)
-        if record.ranks:
-            arrays = {name: np.asarray(array, np.int32) for name, array in record.ranks.items()}
-            partial = _partial(folder / RANKS)
-            with partial.open("wb") as file:
-                np.savez_compressed(file, allow_pickle=False, **arrays)
-            partial.replace(folder / RANKS)
-        values = {part.name: getattr(record, part.name) for part in fields(record) if part.name != "ranks"}
+        held = ARRAYS.values()
+        for name in held:
+            if arrays := {key: _compact(array) for key, array in getattr(record, name).items()}:
+                partial = _partial(folder / f"{name}.npz")
+                with partial.open("wb") as file:
+                    np.savez_compressed(file, allow_pickle=False, **arrays)
+                partial.replace(folder / f"{name}.npz")
+        values = {part.name: getattr(record, part.name) for part in fields(record) if part.name not in held}
         partial = _partial(folder / RECORD)
         partial.write_text(_json({"format": FORMAT, **values}, indent=1) + "\n", encoding="utf-8")
         partial.replace(folder / RECORD)
 
-    def records(self, **filters: Any) -> list[Record]:
-        """Return the records whose cell or own fields equal the filters: `records(dataset="x", seed=0)`.
+    def records(self, task: Literal["rank", "ctr"] = "rank", **filters: Any) -> list[Record]:
+        """Return the records of a task whose cell or own fields equal the filters: `records(dataset="x")`.
 
         Raises:
             UserError: a record is damaged.
         """
         dataset = _file_name(filters["dataset"]) if "dataset" in filters else "*"
         found = (_read(path) for path in sorted(self.root.glob(f"cells/{dataset}/*/{RECORD}")))
-        return [record for record in found if all(_value(record, name) == filters[name] for name in filters)]
+        wanted = {"task": task, **filters}
+        return [record for record in found if all(_value(record, name) == wanted[name] for name in wanted)]
 
     def checkpoint_path(self, key: str) -> Path:
         """Return where the state of an unfinished cell is kept."""
@@ -202,14 +218,22 @@ def _read(path: Path) -> Record:
         version = values.pop("format")
         if version == FORMAT:
             record = Record(**values)
-            ranks = path.with_name(RANKS)
-            if record.status == "done" and not ranks.is_file():
-                raise FileNotFoundError(f"no {RANKS} beside it")
-            record.ranks = StoredRanks(ranks) if ranks.is_file() else {}
+            name = ARRAYS[record.task]
+            arrays = path.with_name(f"{name}.npz")
+            if arrays.is_file():
+                setattr(record, name, StoredArrays(arrays))
+            elif record.status == "done":
+                raise FileNotFoundError(f"no {arrays.name} beside it")
             return record
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise _damaged(path, error) from error
     raise UserError(f"{path}: format {version}, expected {FORMAT}; delete {path.parent} and run again")
+
+
+def _compact(array: Any) -> NDArray[Any]:
+    """Return scores as float32, everything else as int32."""
+    given = np.asarray(array)
+    return given.astype(np.float32 if given.dtype.kind == "f" else np.int32)
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

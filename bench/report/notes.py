@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.report.rows import TESTED, Row, Table
+from bench.report.rows import Row, Table
+from bench.report.values import TESTED, TESTS
 
 LEVEL = 0.05
 """Of significance."""
+SAID_ELSEWHERE = ("candidates", "task", "ctr_negatives")
 
 
 def notes(table: Table) -> list[str]:
@@ -17,9 +19,10 @@ def notes(table: Table) -> list[str]:
         f"Behaviors: {' -> '.join(facts.get('behaviors', []))}; mapping: {facts.get('mapping') or 'none'}"
     ]
     lines += [_content(facts)]
-    options = [f"{name} {value}" for name, value in table.protocol.items() if name != "candidates"]
+    options = [f"{name} {value}" for name, value in table.protocol.items() if name not in SAID_ELSEWHERE]
     candidates = f"{table.protocol['candidates']}, hash {table.candidates_hash[:12]}"
     lines += [f"Protocol: candidates {candidates}; {'; '.join(options)}"]
+    lines += _ctr_notes(table) if table.task == "ctr" else []
     if "target_in_history" in facts:
         lines += [
             f"Held-out items that stand in the history shown already: {facts['target_in_history']:.3f} of all"
@@ -55,7 +58,7 @@ def _row_notes(rows: Sequence[Row], table: Table) -> list[str]:
     tested = [row.p for row in rows if row.p is not None]
     if tested:
         best = next(row.label for row in rows if row.model == table.best)
-        test = f"paired sign-flip test over users on {TESTED}, Holm-corrected"
+        test = f"{TESTS[table.task]} over users on {TESTED[table.task]}, Holm-corrected"
         if max(tested) >= LEVEL:
             lines.append(
                 f"* {best}, the best, is not significantly better than this row: p >= {LEVEL}, {test}"
@@ -65,6 +68,18 @@ def _row_notes(rows: Sequence[Row], table: Table) -> list[str]:
                 f"{best}, the best, is significantly better than every other row: p < {LEVEL}, {test}"
             )
     return lines
+
+
+def _ctr_notes(table: Table) -> list[str]:
+    negatives = table.protocol["ctr_negatives"]
+    return [
+        f"Task ctr: pairs are each held-out event (label 1) and the first {negatives} of its untouched "
+        "candidates (label 0), all judged from the history before the event; split by time, never at random",
+        "Weights: those of the best validation NDCG@10, as in the ranking table. AUC, GAUC: of raw scores",
+        "GAUC: AUC inside each user, weighted by the user's pairs, users of one label skipped",
+        "LogLoss (nats, lower is better): after Platt calibration, two parameters fitted on the validation "
+        "pairs, the same way for every model; chance is the entropy of the labels",
+    ]
 
 
 def _sizes(facts: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """The numbers of a table: means over seeds, the chance level, who is best and whether that is significant.
 
-Reads stored ranks alone; a new metric or cut-off needs no new training.
+What a metric is, and how models are tested, stands in `bench.report.values`, a task at a time.
 """
 
 import json
@@ -9,20 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bench.evaluation.metrics import chance, per_user
-from bench.evaluation.significance import holm, paired_p_values
 from bench.experiments.store import Record
+from bench.report import values
 
-METRICS = ("HR@10", "NDCG@10", "HR@20", "NDCG@20")
-TESTED = "NDCG@10"
-ORDER = ("heuristic", "sequential", "multimodal", "multibehavior", "proposed")
+METRICS = values.DEFAULTS["rank"]
+TESTED = values.TESTED["rank"]
+"""Of the task `rank`."""
+ORDER = ("heuristic", "sequential", "multimodal", "multibehavior", "ctr", "proposed")
 
 
 @dataclass(frozen=True)
 class Value:
-    """A metric over seeds, fraction."""
+    """A metric over seeds: a fraction, LogLoss in nats."""
 
     mean: float
     std: float | None
@@ -61,7 +60,7 @@ class Row:
     peak_memory_mb: float = 0.0
     """Highest over seeds, MiB."""
     p: float | None = None
-    """Holm-adjusted p-value of the best row against this one on `TESTED`; None for the best row itself."""
+    """Holm-adjusted p-value of the best row against this one on the tested metric; None for the best row."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +79,22 @@ class Table:
     facts: Mapping[str, Any]
     """`Record.dataset`."""
     best: str | None
-    """Model of the highest mean of `TESTED`."""
+    """Model of the highest mean of the tested metric."""
 
     @property
     def simulated(self) -> bool:
         """True for generated data."""
         return bool(self.facts.get("simulated", False))
 
+    @property
+    def task(self) -> str:
+        """`rank` or `ctr`."""
+        return str(self.protocol.get("task", "rank"))
+
     def ranking(self, metric: str) -> list[float]:
-        """Return the distinct means of a metric, highest first."""
-        return sorted({row.metrics[metric].mean for row in self.rows if metric in row.metrics}, reverse=True)
+        """Return the distinct means of a metric, best first."""
+        means = {row.metrics[metric].mean for row in self.rows if metric in row.metrics}
+        return sorted(means, reverse=metric not in values.LOWER_IS_BETTER)
 
 
 def comparable(records: Iterable[Record]) -> list[Record]:
@@ -126,12 +131,12 @@ def _variant(record: Record) -> str:
     return json.dumps([record.cell[name] for name in names], sort_keys=True)
 
 
-def build(records: Sequence[Record], metrics: Sequence[str] = METRICS) -> Table:
+def build(records: Sequence[Record], metrics: Sequence[str] | None = None) -> Table:
     """Make a table of records on the same candidates, a row a model, families in their order.
 
     Args:
         records: finished and failed cells.
-        metrics: `HR@K`, `NDCG@K`, `MRR`.
+        metrics: `HR@K`, `NDCG@K`, `MRR`; in the task `ctr` `AUC`, `GAUC`, `LogLoss`. None takes the usual.
 
     Raises:
         ValueError: no record, records on different data or candidates, or an unknown metric.
@@ -143,21 +148,21 @@ def build(records: Sequence[Record], metrics: Sequence[str] = METRICS) -> Table:
     names = list(dict.fromkeys(record.cell["model"] for record in records))
     groups = {name: [record for record in records if record.cell["model"] == name] for name in names}
     done = {name: [r for r in group if r.status == "done"] for name, group in groups.items()}
-    tested = _tested({name: group for name, group in done.items() if group})
-    best = max(tested, key=lambda name: float(tested[name].mean()), default=None)
-    p_values = _p_values(best, tested)
-    rows = [_row(groups[name], done[name], metrics, p_values.get(name)) for name in names]
+    best, p_values = values.compared({name: group for name, group in done.items() if group})
+    task = records[0].task
+    shown = values.spelled(task, metrics or values.DEFAULTS[task])
+    rows = [_row(groups[name], done[name], shown, p_values.get(name)) for name in names]
     first = next((group[0] for group in done.values() if group), records[0])
     return Table(
         dataset=first.cell["dataset"],
         protocol=first.cell["protocol"],
         fingerprint=first.cell["fingerprint"],
         candidates_hash=first.cell["candidates_hash"],
-        metrics=tuple(metrics),
+        metrics=shown,
         rows=tuple(
             sorted(rows, key=lambda row: ORDER.index(row.family) if row.family in ORDER else len(ORDER))
         ),
-        chance=_chance(first.ranks["test_size"], metrics) if first.status == "done" else {},
+        chance=values.chance_level(first, shown) if first.status == "done" else {},
         facts=first.dataset,
         best=best,
     )
@@ -168,7 +173,7 @@ def _row(group: list[Record], done: list[Record], metrics: Sequence[str], p: flo
     failed = [record for record in group if record.status == "failed"]
     reasons = [f"seed {r.cell['seed']}: {r.reason}" if len(group) > 1 else r.reason for r in failed]
     reasons += list(dict.fromkeys(record.reason for record in done if record.reason))
-    ranks = [record.ranks["test_rank"] for record in done]
+    found = [values.measured(record, metrics) for record in done]
     return Row(
         model=cell["model"],
         label=first.label,
@@ -180,7 +185,7 @@ def _row(group: list[Record], done: list[Record], metrics: Sequence[str], p: flo
         options=cell["options"],
         limits=_limits(cell),
         cut=any(record.stopped == "minutes" for record in done),
-        metrics={name: _value([float(per_user(name, r).mean()) for r in ranks]) for name in metrics if done},
+        metrics={name: _value([one[name] for one in found]) for name in metrics if done},
         parameters=done[0].parameters if done else 0,
         train_seconds=_mean(record.train_seconds for record in done),
         epochs=round(_mean(record.epochs for record in done)),
@@ -204,39 +209,3 @@ def _mean(values: Iterable[float]) -> float:
 def _value(over_seeds: list[float]) -> Value:
     std = float(np.std(over_seeds, ddof=1)) if len(over_seeds) > 1 else None
     return Value(float(np.mean(over_seeds)), std)
-
-
-def _tested(done: Mapping[str, list[Record]]) -> dict[str, NDArray[np.float64]]:
-    """Return model -> (S,) per-user values of `TESTED`, averaged over its seeds."""
-    values: dict[str, NDArray[np.float64]] = {}
-    users: NDArray[np.int32] | None = None
-    for name, group in done.items():
-        for record in group:
-            present = record.ranks["test_user"]
-            if users is not None and not np.array_equal(users, present):
-                raise ValueError(f"{name}: the records rank other users than those of the other models")
-            users = present
-        values[name] = np.mean([per_user(TESTED, record.ranks["test_rank"]) for record in group], axis=0)
-    return values
-
-
-def _p_values(best: str | None, tested: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
-    others = [name for name in tested if name != best]
-    if best is None or not others:
-        return {}
-    raw = paired_p_values(tested[best], np.stack([tested[name] for name in others]))
-    return dict(zip(others, holm(raw), strict=True))
-
-
-def _chance(sizes: NDArray[np.int32], metrics: Sequence[str]) -> dict[str, float]:
-    levels: dict[str, float] = {}
-    for name in metrics:
-        cut = name.partition("@")[2]
-        levels[name] = chance(sizes, int(cut))[name.upper()] if cut else _chance_reciprocal(sizes)
-    return levels
-
-
-def _chance_reciprocal(sizes: NDArray[np.int32]) -> float:
-    """Return the expected reciprocal rank where the rank is uniform on 1..size: H(size) / size."""
-    counts = np.arange(1, int(sizes.max()) + 1)
-    return float((np.cumsum(1.0 / counts) / counts)[sizes - 1].mean())

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from bench.report.notes import LEVEL, notes
 from bench.report.rows import METRICS, Row, Table, Value, build, comparable
 
 __all__ = [
-    "METRICS", "Row", "Table", "Value", "build", "comparable", "notes", "show", "to_csv", "to_json",
-    "to_latex", "to_markdown", "write_tables",
+    "METRICS", "Row", "Table", "Value", "build", "comparable", "latex_text", "notes", "protocol_name", "show",
+    "to_csv", "to_json", "to_latex", "to_markdown", "write_files", "write_tables",
 ]  # fmt: skip
 
 COLUMNS = ("Seeds", "Weights", "Train s", "Epochs", "Users/s", "MiB")
@@ -44,20 +45,20 @@ def to_markdown(table: Table) -> str:
 
 def to_latex(table: Table) -> str:
     """Return a `booktabs` table with its notes; best value bold, second underlined."""
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{Results on {_tex(table.dataset)}.}}"]
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{Results on {latex_text(table.dataset)}.}}"]
     lines += [rf"\begin{{tabular}}{{l{'r' * len(table.metrics)}}}", r"\toprule"]
-    lines += [" & ".join(["Model", *map(_tex, table.metrics)]) + r" \\", r"\midrule"]
+    lines += [" & ".join(["Model", *map(latex_text, table.metrics)]) + r" \\", r"\midrule"]
     marks = {"†": r"$^{\dagger}$", "*": "$^{*}$"}
     for row in table.rows:
         values = [_marked(table, row, name, r"\textbf{{{}}}", r"\underline{{{}}}") for name in table.metrics]
         shown = [value.replace("±", r"$\pm$") for value in values]
-        label = _tex(row.label) + "".join(marks[mark] for mark in _marks(row))
+        label = latex_text(row.label) + "".join(marks[mark] for mark in _marks(row))
         lines.append(" & ".join([label, *shown]) + r" \\")
     if table.chance:
         chance = [f"{table.chance[name]:.4f}" for name in table.metrics]
         lines += [r"\midrule", " & ".join(["chance", *chance]) + r" \\"]
     lines += [r"\bottomrule", r"\end{tabular}", "", r"\footnotesize"]
-    lines += [_tex(note).replace("†", marks["†"]) + r"\\" for note in notes(table)]
+    lines += [latex_text(note).replace("†", marks["†"]) + r"\\" for note in notes(table)]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
@@ -65,7 +66,7 @@ def to_csv(table: Table) -> str:
     """Return a CSV file: a line a model and one for the chance level, every value in full precision."""
     costs = ("parameters", "train_seconds", "epochs", "score_users_per_second", "peak_memory_mb")
     values = [f"{name}{part}" for name in table.metrics for part in ("", " std")]
-    ground = [table.dataset, _protocol(table), table.candidates_hash, table.simulated]
+    ground = [table.dataset, protocol_name(table), table.candidates_hash, table.simulated]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
@@ -91,6 +92,7 @@ def to_json(table: Table) -> str:
     return json.dumps(
         {
             "dataset": table.dataset,
+            "task": table.task,
             "protocol": table.protocol["candidates"],
             "candidates_hash": table.candidates_hash,
             "simulated": table.simulated,
@@ -131,7 +133,7 @@ def _json_row(row: Row) -> dict[str, Any]:
 
 def show(table: Table, console: Console) -> None:
     """Print a table and its notes to a terminal; 4 metrics with deviations fit 120 columns."""
-    title = f"{table.dataset} - {_protocol(table)}" + (" - SIMULATED DATA" if table.simulated else "")
+    title = f"{table.dataset} - {protocol_name(table)}" + (" - SIMULATED DATA" if table.simulated else "")
     grid = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     grid.add_column("Model", overflow="fold", min_width=12)
     for name in (*table.metrics, *COLUMNS):
@@ -157,19 +159,24 @@ def show(table: Table, console: Console) -> None:
 
 def write_tables(table: Table, folder: Path) -> list[Path]:
     """Write `table_<dataset>_<protocol>` as .md, .csv, .tex and .json; each file is replaced whole."""
+    forms = {"md": to_markdown(table), "csv": to_csv(table), "tex": to_latex(table), "json": to_json(table)}
+    return write_files(folder, f"table_{table.dataset}_{protocol_name(table)}", forms)
+
+
+def write_files(folder: Path, name: str, forms: Mapping[str, str]) -> list[Path]:
+    """Write `<name>.<ending>` for each ending -> text; each file is written beside its place and renamed."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"table_{table.dataset}_{_protocol(table)}".replace("/", "_")
     written = []
-    for ending, make in (("md", to_markdown), ("csv", to_csv), ("tex", to_latex), ("json", to_json)):
-        path = folder / f"{name}.{ending}"
+    for ending, text in forms.items():
+        path = folder / f"{name.replace('/', '_')}.{ending}"
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        partial.write_text(make(table), encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
         partial.replace(path)
         written.append(path)
     return written
 
 
-def _protocol(table: Table) -> str:
+def protocol_name(table: Table) -> str:
     """Return the candidates' name and whatever else differs from the default protocol: `full-global-time`."""
     usual = flatten(ProtocolOptions())
     other = [
@@ -209,7 +216,8 @@ def _short(number: int) -> str:
     return str(number)
 
 
-def _tex(text: str) -> str:
+def latex_text(text: str) -> str:
+    """Return text with the letters that LaTeX reads as commands escaped."""
     special = {"\\": r"\textbackslash{}", "±": r"$\pm$", "<": r"$<$", ">": r"$>$"}
     special |= {letter: f"\\{letter}" for letter in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\^{}"}
     return "".join(special.get(letter, letter) for letter in text)

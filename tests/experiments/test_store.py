@@ -56,6 +56,36 @@ def test_the_key_does_not_depend_on_order_or_number_types():
     assert same.key == CELL.key and len(CELL.key) == 64
 
 
+def test_the_fields_of_the_task_ctr_are_in_the_key_of_its_cells_alone():
+    assert not {"task", "ctr_negatives"} & CELL.as_dict()["protocol"].keys()
+    cells = [
+        dataclasses.replace(CELL, protocol=ProtocolOptions(task="ctr", ctr_negatives=k)) for k in (1, 2)
+    ]
+    assert [cell.as_dict()["protocol"]["ctr_negatives"] for cell in cells] == [1, 2]
+    assert len({CELL.key, *(cell.key for cell in cells)}) == 3
+
+
+def test_records_of_two_tasks_lie_side_by_side_and_are_found_by_task(tmp_path):
+    cell = dataclasses.replace(CELL, protocol=ProtocolOptions(task="ctr"))
+    pairs = {"test_user": [0, 0], "test_label": [1, 0], "test_score": [0.1, -2.5]}
+    judged = dataclasses.replace(
+        record_of(cell), ranks={}, pairs={name: np.array(column) for name, column in pairs.items()}
+    )
+    store = Store(tmp_path)
+    store.write(record_of(CELL))
+    store.write(judged)
+    assert [record.key for record in store.records()] == [CELL.key]
+    (found,) = store.records("ctr", dataset="tiny")
+    assert (found.key, found.task, dict(found.ranks)) == (cell.key, "ctr", {})
+    assert {name: array.dtype for name, array in found.pairs.items()} == {
+        "test_user": np.int32, "test_label": np.int32, "test_score": np.float32
+    }  # fmt: skip
+    assert found.pairs["test_score"].tolist() == [np.float32(0.1), -2.5]
+    next(tmp_path.glob("cells/*/*/pairs.npz")).unlink()
+    with pytest.raises(UserError, match="no pairs.npz beside it"):
+        store.find(cell.key)
+
+
 def test_a_written_record_is_found_whole(tmp_path):
     store = Store(tmp_path)
     assert store.find(CELL.key) is None

@@ -1,0 +1,86 @@
+"""`bench ablate`: a model beside itself without each of its parts. Parsing and printing only."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.terminal import Json, Pairs, Results, TaskName, TaskOption, console
+
+if TYPE_CHECKING:
+    from bench.report.ablation import Ablation
+
+
+def ablate(
+    model: Annotated[str, typer.Argument(help="A model whose card declares variants, or path/to/model.py.")],
+    dataset: Annotated[
+        str, typer.Option(help="A prepared data set; ml-100k and synthetic need no download.")
+    ],
+    variants: Annotated[str | None, typer.Option(help="NAME,NAME; default: all that are declared.")] = None,
+    task: TaskOption = TaskName.rank,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds: 3 runs seeds 0, 1, 2.")] = 3,
+    protocol: Annotated[str | None, typer.Option(help="uniform99 (default), popular99 or full.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs of each training stage.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Minutes after which a training stops.")] = None,
+    set_: Pairs = None,
+    device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, mps.")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cells side by side, each in a process; default: one a core, at most 4."),
+    ] = None,
+    results: Results = Path("results"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run finished cells again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a model and its variants; print the differences, tested, and draw them.
+
+    Finished cells are not run again; exit code 1 if a cell failed. Options of the model go to its variants
+    too, all but those that make the variant; MODEL:VARIANT.X sets one of a variant alone.
+
+    Example: bench ablate m3bsr --dataset ml-100k --seeds 3
+    """
+    from bench.config import ProtocolOptions, TrainingOptions, build_options, model_overrides, parse_settings
+    from bench.experiments.ablation import members
+    from bench.experiments.grid import default_jobs, run_grid
+    from bench.experiments.store import Store
+    from bench.registry import entries
+    from bench.report.ablation import compare
+
+    chosen = members(model, variants)
+    settings = parse_settings(set_ or [], {*entries(), chosen[0].card.name})
+    limits = {"epochs": epochs, "max_minutes": max_minutes, "device": device}
+    training = {name: value for name, value in limits.items() if value is not None}
+    asked = {"task": task.value} | ({} if protocol is None else {"candidates": protocol})
+    records = run_grid(
+        dataset,
+        settings.data,
+        chosen,
+        model_overrides(settings, chosen),
+        build_options(ProtocolOptions, {**asked, **settings.protocol}, "protocol"),
+        build_options(TrainingOptions, {**training, **settings.training}, "training"),
+        range(seeds),
+        Store(results),
+        jobs=jobs or default_jobs(device or "auto"),
+        fresh=fresh,
+        quiet=False,
+    )
+    _report(compare(records), results, as_json)
+    if any(record.status == "failed" for record in records):
+        raise typer.Exit(1)
+
+
+def _report(found: "Ablation", results: Path, as_json: bool) -> None:
+    from bench.report import ablation
+
+    if as_json:
+        print(ablation.to_json_text(found))
+    else:
+        ablation.show(found, console())
+    (path, *_) = ablation.write(found, results / "tables")
+    print(f"written: {path.with_suffix('')}.{{md,csv,tex,json}}", file=sys.stderr)
+    if any(row.metrics for row in found.table.rows):
+        from bench.report import figures
+
+        (path, *_) = figures.ablation(found, results / "figures")
+        print(f"written: {path.with_suffix('')}.{{png,pdf}}", file=sys.stderr)

@@ -1,0 +1,109 @@
+"""`bench figure`: figures from the store. Parsing and printing only."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.errors import UserError, hint
+from bench.terminal import Results, TaskName, TaskOption
+
+if TYPE_CHECKING:
+    from bench.experiments.store import Record
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Draw figures from the store."
+)
+
+Out = Annotated[Path | None, typer.Option(help="Folder of the figures; default: figures/ under --results.")]
+
+
+@app.command()
+def diagnostics(
+    run: Annotated[
+        str, typer.Option(help="Key of a finished cell or its folder's name (m3bsr-seed0-...), or a prefix.")
+    ],
+    results: Results = Path("results"),
+    out: Out = None,
+) -> None:
+    """Draw one training: loss terms, validation, and what the model shows of its inside.
+
+    Example: bench figure diagnostics --run m3bsr-seed0
+    """
+    from bench.report import figures
+
+    record = _find(results, run)
+    if fault := record.extra.get("diagnostics_error"):
+        print(f"{record.label}: its diagnostics failed: {fault}", file=sys.stderr)
+    _written(figures.diagnostics(record, out or results / "figures"))
+
+
+@app.command()
+def ablation(
+    model: Annotated[str, typer.Argument(help="A model that `bench ablate` ran, or path/to/model.py.")],
+    dataset: Annotated[str, typer.Option(help="The data set it ran on.")],
+    task: TaskOption = TaskName.rank,
+    protocol: Annotated[str | None, typer.Option(help="uniform99, popular99, full; default: newest.")] = None,
+    variants: Annotated[str | None, typer.Option(help="NAME,NAME; default: all that ran.")] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="A panel each; default: the first two of the task, HR@10,NDCG@10.")
+    ] = None,
+    results: Results = Path("results"),
+    out: Out = None,
+) -> None:
+    """Draw the bars of an ablation that was run.
+
+    Example: bench figure ablation m3bsr --dataset ml-100k --metrics HR@5,NDCG@5
+    """
+    from bench.experiments.ablation import fitting, members
+    from bench.experiments.store import Store
+    from bench.report import figures
+    from bench.report.ablation import compare
+    from bench.report.rows import comparable
+
+    entries = members(model, variants)
+    names = {entry.card.name for entry in entries}
+    records = [
+        record
+        for record in Store(results).records(task.value, dataset=dataset)
+        if record.cell["model"] in names
+        and (protocol is None or record.cell["protocol"]["candidates"] == protocol)
+    ]
+    kept, missing = fitting(comparable(records), entries)
+    if missing:
+        print(f"not run like the full model, left out: {', '.join(missing)}", file=sys.stderr)
+    chosen = [name.strip() for name in metrics.split(",")] if metrics else None
+    try:
+        found = compare(kept, chosen)
+    except ValueError as error:
+        raise UserError(f"no figure of {metrics}: {error}") from error
+    _written(figures.ablation(found, out or results / "figures", chosen and found.table.metrics))
+
+
+def _find(results: Path, run: str) -> "Record":
+    """Return the one finished cell whose key or folder name begins with `run`."""
+    from bench.experiments.store import Store
+
+    folder = Path(run).name
+    store = Store(results)
+    done = [*store.records(status="done"), *store.records(task="ctr", status="done")]
+    records = {_name(record): record for record in done}
+    found = [name for name in records if name.startswith(folder) or records[name].key.startswith(run)]
+    if len(found) == 1:
+        return records[found[0]]
+    if not found:
+        keys = [record.key[:12] for record in records.values()]
+        close = hint(folder, keys if set(folder) <= set("0123456789abcdef") else records)
+        raise UserError(f"--run {run}: no finished cell of this key in {results}; {close}")
+    listed = ", ".join(sorted(found)[:6]) + (", ..." if len(found) > 6 else "")
+    raise UserError(f"--run {run}: {len(found)} cells begin so; give more of the key: {listed}")
+
+
+def _name(record: "Record") -> str:
+    return f"{record.cell['model']}-seed{record.cell['seed']}-{record.key[:12]}".replace(":", "_")
+
+
+def _written(paths: list[Path]) -> None:
+    for path in paths:
+        print(path)

@@ -1,0 +1,185 @@
+"""An ablation: what a model loses without each of its parts, in the forms that people and programs read."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from bench.experiments.store import Record
+from bench.report.notes import notes as table_notes
+from bench.report.rows import Row, Table, build
+from bench.report.tables import latex_text, protocol_name, to_json, write_files
+from bench.report.values import LOWER_IS_BETTER, TESTED, TESTS, compared
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A model, its variants, and how each variant differs from it."""
+
+    table: Table
+    """Rows: the full model first."""
+    full: str
+    """Registry name of the full model."""
+    differences: Mapping[str, Mapping[str, float]]
+    """Variant -> metric -> its mean less that of the full model; empty where either has no finished cell."""
+    p: Mapping[str, float]
+    """Variant -> p-value of the paired test against the full model, Holm over the variants."""
+
+    @property
+    def name(self) -> str:
+        """File name without its ending: `ablation_m3bsr_ml-100k_uniform99`."""
+        return f"ablation_{self.full}_{self.table.dataset}_{protocol_name(self.table)}".replace("/", "_")
+
+    def short(self, row: Row) -> str:
+        """Return the label of a row without the model's: `w/o gate`; that of the full model as it is."""
+        return row.label.removeprefix(f"{self.table.rows[0].label} ")
+
+
+def compare(records: Sequence[Record], metrics: Sequence[str] | None = None) -> Ablation:
+    """Compare variants with their model.
+
+    Args:
+        records: of one model and its variants on the same candidates, the full model first.
+        metrics: as `bench.report.rows.build` takes them.
+
+    Raises:
+        ValueError: no record, records on different data, candidates or users, or an unknown metric.
+    """
+    table = build(records, metrics)
+    full, *rest = table.rows
+    differences = {
+        row.model: {name: row.metrics[name].mean - full.metrics[name].mean for name in table.metrics}
+        for row in rest
+        if full.metrics and row.metrics
+    }
+    done: dict[str, list[Record]] = {}
+    for record in records:
+        if record.status == "done":
+            done.setdefault(record.cell["model"], []).append(record)
+    p = compared(done, against=full.model)[1] if differences else {}
+    return Ablation(table, full.model, differences, p)
+
+
+def notes(found: Ablation) -> list[str]:
+    """Return the lines under the table."""
+    rows = tuple(replace(row, p=None) for row in found.table.rows)  # tested against the full model instead
+    label = rows[0].label
+    lines = table_notes(replace(found.table, rows=rows))
+    lower = [name for name in found.table.metrics if name in LOWER_IS_BETTER]
+    sign = f" (above 0: {', '.join(lower)})" if lower else ""
+    lines += [f"Difference: mean of the variant less that of {label}; below 0{sign} the missing part helps"]
+    if found.p:
+        task = found.table.task
+        test = f"{TESTS[task]} over users on {TESTED[task]}, seeds averaged"
+        lines += [f"p: {test}, against {label}, Holm-corrected over {len(found.p)} variants"]
+    return lines
+
+
+def show(found: Ablation, console: Console) -> None:
+    """Print an ablation and its notes to a terminal; 4 metrics fit 120 columns."""
+    table = found.table
+    mark = " - SIMULATED DATA" if table.simulated else ""
+    title = f"Ablation of {table.rows[0].label} on {table.dataset} - {protocol_name(table)}{mark}"
+    grid = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    grid.add_column("Model", overflow="fold", min_width=12)
+    for name in table.metrics:
+        grid.add_column(name, justify="right", min_width=len(name), no_wrap=True)
+        grid.add_column("diff.", justify="right", no_wrap=True)
+    for name in ("p", "Seeds"):
+        grid.add_column(name, justify="right", min_width=len(name), no_wrap=True)
+    for row in table.rows:
+        grid.add_row(escape(found.short(row)), *_values(found, row), _p(found, row), str(len(row.seeds)))
+    console.print(grid)
+    for row in table.rows:
+        if row.status != "done":
+            line = f"{row.label} {row.status}: {row.reason}"
+            console.print(line, style="red", markup=False, highlight=False)
+    for note in notes(found):
+        console.print(note, markup=False, highlight=False)
+
+
+def to_markdown(found: Ablation) -> str:
+    """Return a Markdown table with its notes."""
+    columns = [part for name in found.table.metrics for part in (name, "diff.")]
+    head = ["Model", *columns, "p", "Seeds", "Weights", "Train s", "Remark"]
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 2) + "---|"]
+    for row in found.table.rows:
+        costs = [f"{row.parameters:,}", f"{row.train_seconds:,.0f}"] if row.metrics else ["", ""]
+        remark = row.reason if row.status == "done" else f"{row.status}: {row.reason}"
+        cells = [row.label, *_values(found, row), _p(found, row), str(len(row.seeds)), *costs, remark]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes(found))]) + "\n"
+
+
+def to_latex(found: Ablation) -> str:
+    """Return a `booktabs` table with its notes."""
+    table = found.table
+    head = " & ".join(["Model", *(f"{latex_text(name)} & diff." for name in table.metrics), "$p$"])
+    caption = latex_text(f"Ablation of {table.rows[0].label} on {table.dataset}.")
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}"]
+    lines += [rf"\begin{{tabular}}{{l{'r' * (2 * len(table.metrics) + 1)}}}", r"\toprule"]
+    lines += [head + r" \\", r"\midrule"]
+    for row in table.rows:
+        cells = [found.short(row), *_values(found, row), _p(found, row)]
+        lines.append(" & ".join(map(latex_text, cells)) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}", "", r"\footnotesize"]
+    lines += [latex_text(note) + r"\\" for note in notes(found)]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def to_csv(found: Ablation) -> str:
+    """Return a CSV file: a line a row, every value in full precision."""
+    table, out = found.table, io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    columns = [f"{name}{part}" for name in table.metrics for part in ("", " std", " difference")]
+    writer.writerow(["model", "label", "status", "seeds", *columns, "p", "parameters", "train_seconds",
+                     "reason", "dataset", "protocol", "candidates_hash", "simulated"])  # fmt: skip
+    for row in table.rows:
+        change, values = found.differences.get(row.model, {}), []
+        for name in table.metrics:
+            value = row.metrics.get(name)
+            values += [value and value.mean, value and value.std, change.get(name)]
+        ground = [table.dataset, protocol_name(table), table.candidates_hash, table.simulated]
+        writer.writerow([row.model, row.label, row.status, len(row.seeds), *values, found.p.get(row.model),
+                         row.parameters, row.train_seconds, row.reason, *ground])  # fmt: skip
+    return out.getvalue()
+
+
+def to_json_text(found: Ablation) -> str:
+    """Return the stable JSON form of a table, with `full`, and `difference` and `p` of each variant."""
+    shown = json.loads(to_json(found.table))
+    for row in shown["rows"]:
+        row |= {"difference": dict(found.differences.get(row["model"], {})), "p": found.p.get(row["model"])}
+    shown |= {"full": found.full, "notes": notes(found)}
+    return json.dumps(shown, indent=1, ensure_ascii=False)
+
+
+def write(found: Ablation, folder: Path) -> list[Path]:
+    """Write `ablation_<model>_<dataset>_<protocol>` as .md, .csv, .tex and .json."""
+    forms = {"md": to_markdown(found), "csv": to_csv(found), "tex": to_latex(found)}
+    return write_files(folder, found.name, {**forms, "json": to_json_text(found)})
+
+
+def _values(found: Ablation, row: Row) -> list[str]:
+    """Return mean with deviation and difference of each metric, or what became of the row."""
+    shown, change = [], found.differences.get(row.model, {})
+    for name in found.table.metrics:
+        value = row.metrics.get(name)
+        if value is None:
+            shown += [row.status if name == found.table.metrics[0] else "", ""]
+            continue
+        spread = "" if value.std is None else f"±{value.std:.4f}"
+        shown += [f"{value.mean:.4f}{spread}", f"{change[name]:+.4f}" if change else ""]
+    return shown
+
+
+def _p(found: Ablation, row: Row) -> str:
+    p = found.p.get(row.model)
+    return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"

@@ -1,0 +1,200 @@
+"""Figures, as PNG and PDF, from records and tables alone: one public function a figure.
+
+What is drawn on one pair of axes, and the style, stand in `panels`; no other file imports matplotlib.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+
+from bench.errors import UserError
+from bench.experiments.store import Record
+from bench.report.ablation import Ablation
+from bench.report.panels import COLORS, GREY, STYLE, bars, groups, heatmap, lines, log_scale
+from bench.report.values import TESTED
+
+WIDTH = 7.1
+"""Of a figure over two columns of a paper, inches."""
+CURVE_KEYS = ("stage", "epoch", "seconds")
+VALIDATION = "NDCG@10"
+ORDER = ("gates", "cosines", "norms", "noise_error")
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write `<name>.png` (300 dpi) and `<name>.pdf`, each beside its place and renamed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for ending, dates in (("png", {}), ("pdf", {"CreationDate": None})):
+        path = folder / f"{name.replace('/', '_').replace(':', '_')}.{ending}"
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        figure.savefig(partial, format=ending, dpi=300, metadata=dates)
+        partial.replace(path)
+        written.append(path)
+    return written
+
+
+def ablation(found: Ablation, folder: Path, metrics: Sequence[str] | None = None) -> list[Path]:
+    """Draw the bars of an ablation: a panel a metric, the full model above its variants.
+
+    Args:
+        found: model and variants.
+        folder: where `ablation_<model>_<dataset>_<protocol>.{png,pdf}` goes.
+        metrics: among those of the table; None takes its first two.
+
+    Raises:
+        UserError: no row has a finished cell, or the table has no such metric.
+    """
+    table, tested = found.table, TESTED[found.table.task]
+    metrics = metrics or table.metrics[:2]
+    rows = [row for row in table.rows if row.metrics]
+    if missing := [name for name in metrics if name not in table.metrics]:
+        raise UserError(f"no panel of {missing[0]}: the table has {', '.join(table.metrics)}")
+    if not rows:
+        raise UserError(f"ablation of {found.full}: no finished cell to draw")
+    labels = [found.short(row) for row in rows]
+    with matplotlib.rc_context(STYLE):
+        columns, height = min(len(metrics), 2), -(-len(metrics) // 2)
+        figure = Figure(figsize=(WIDTH, 0.3 + height * (0.75 + 0.27 * len(rows))), layout="constrained")
+        panels = figure.subplots(height, columns, sharey=True, squeeze=False).ravel()
+        for panel in panels[len(metrics) :]:
+            panel.set_axis_off()
+        for panel, name in zip(panels, metrics, strict=False):
+            means = np.array([row.metrics[name].mean for row in rows])
+            deviations = np.array([row.metrics[name].std or 0.0 for row in rows])
+            changes = [found.differences.get(row.model, {}).get(name) for row in rows]
+            p = [found.p.get(row.model) if name == tested else None for row in rows]
+            bars(panel, means, deviations, list(map(_change, changes, p)))
+            panel.set_title(name)
+        panels[0].set_yticks(range(len(rows)), labels)
+        panels[0].invert_yaxis()
+        seeds = max(len(row.seeds) for row in rows)
+        spread = f"mean and sample deviation over {seeds} seeds" if seeds > 1 else "one seed"
+        test = f"; p: paired test over users on {tested}, Holm" if found.p and tested in metrics else ""
+        dashed = "dashed: full model"
+        under = f"{_ground(table.dataset, table.simulated)}, {spread}; {dashed}{test}"
+        figure.supxlabel(under, fontsize=7, color=GREY)
+        return save(figure, folder, found.name)
+
+
+def _change(difference: float | None, p: float | None) -> str:
+    if difference is None:
+        return ""
+    shown = "" if p is None else ", p<0.001" if p < 0.001 else f", p={p:.3f}"
+    return f"{difference:+.4f}".replace("-", "\N{MINUS SIGN}") + shown
+
+
+def diagnostics(record: Record, folder: Path) -> list[Path]:
+    """Draw what a record tells of one training: loss terms, validation, and what the model shows of itself.
+
+    Args:
+        record: a finished cell.
+        folder: where `diagnostics_<model>-seed<seed>-<key>.{png,pdf}` goes.
+
+    Raises:
+        UserError: nothing was trained and the model shows nothing.
+    """
+    panels = _panels(record)
+    cell = record.cell
+    if not panels:
+        which = f"{cell['model']} seed {cell['seed']}"
+        raise UserError(f"{which}: nothing was trained and the model shows nothing of its inside")
+    with matplotlib.rc_context(STYLE):
+        height = -(-len(panels) // 2)
+        layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
+        figure = Figure(figsize=(WIDTH, 0.35 + 2.45 * height), layout=layout)
+        parts = figure.subfigures(height, 2, squeeze=False).ravel()  # each panel has margins of its own
+        for part, draw in zip(parts, panels, strict=False):
+            panel = part.subplots()
+            draw(panel)
+            title = fill(panel.get_title(loc="left"), 56)
+            panel.set_title("")
+            part.suptitle(title, x=0.02, ha="left", fontsize=STYLE["axes.titlesize"])  # as wide as the part
+        where = _ground(cell["dataset"], bool(record.dataset.get("simulated")))
+        figure.suptitle(f"{record.label}, seed {cell['seed']}, {where}", fontsize=9, x=0.01, ha="left")
+        return save(figure, folder, f"diagnostics_{cell['model']}-seed{cell['seed']}-{record.key[:12]}")
+
+
+def _panels(record: Record) -> list[Callable[[Axes], None]]:
+    found: list[Callable[[Axes], None]] = []
+    if record.curves:
+        found += [lambda panel: _losses(panel, record), lambda panel: _validation(panel, record)]
+    shown = record.extra.get("diagnostics", {})
+    names = sorted(shown, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+    return found + [lambda panel, one=shown[name]: _diagnostic(panel, one) for name in names]
+
+
+def _losses(panel: Axes, record: Record) -> None:
+    names = dict.fromkeys(name for entry in record.curves for name in entry)
+    terms = {
+        name: np.array([entry.get(name, np.nan) for entry in record.curves], float)
+        for name in names
+        if name not in (*CURVE_KEYS, VALIDATION)
+    }
+    panel.set_title("Training loss, mean of each term over the epoch")
+    known = np.concatenate([values[np.isfinite(values)] for values in terms.values()])
+    if known.min() > 0 and known.max() > 8 * known.min():
+        log_scale(panel, known.min(), known.max())
+    lines(panel, np.arange(1, len(record.curves) + 1), terms)
+    _epochs(panel, record)
+
+
+def _validation(panel: Axes, record: Record) -> None:
+    values = np.array([entry[VALIDATION] for entry in record.curves], float)
+    epochs = np.arange(1, len(values) + 1)
+    panel.plot(epochs, values, color=COLORS[0], marker="o", markevery=-(-len(values) // 15))
+    last = record.curves[-1]["stage"]
+    best = sum(entry["stage"] != last for entry in record.curves) + record.best_epoch
+    kept = ""
+    if record.best_epoch:
+        panel.plot(best, values[best - 1], "o", color=COLORS[1], markersize=6, markerfacecolor="none")
+        kept = f" (kept: epoch {best}, {values[best - 1]:.4f})"
+    panel.set_title(f"Validation {VALIDATION}{kept}")
+    _epochs(panel, record)
+
+
+def _epochs(panel: Axes, record: Record) -> None:
+    """Label the epochs of all stages on one axis, with a line where a stage begins."""
+    panel.set_xlabel("epoch")
+    panel.set_xlim(0.4, len(record.curves) + 0.6)
+    panel.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    stages = [entry["stage"] for entry in record.curves]
+    begun = [place for place, stage in enumerate(stages) if place == 0 or stage != stages[place - 1]]
+    for place in begun if len(begun) > 1 else []:
+        if place:
+            panel.axvline(place + 0.5, color=GREY, linewidth=0.6, linestyle=":")
+        panel.text(place + 0.5, 1, f" {stages[place]}", transform=panel.get_xaxis_transform(), va="top",
+                   fontsize=7, color=GREY)  # fmt: skip
+
+
+def _diagnostic(panel: Axes, shown: Mapping[str, Any]) -> None:
+    """Draw one stored `Diagnostic` in its form."""
+    values = np.array(shown["values"], float)  # None becomes NaN
+    rows, columns, (down, across), unit = shown["rows"], shown["columns"], shown["axes"], shown["unit"]
+    title = f"{shown['title'][:1].upper()}{shown['title'][1:]}"
+    panel.set_title(title)
+    if shown["form"] == "lines":
+        lines(panel, np.arange(len(columns)), dict(zip(rows, values, strict=True)))
+        step = -(-len(columns) // 10)
+        panel.set_xticks(range(0, len(columns), step), columns[::step])
+        panel.set(xlabel=across, ylabel=unit)
+    elif shown["form"] == "bars":
+        groups(panel, values, rows, columns)
+        panel.set(xlabel=unit, ylabel=down)
+    else:
+        heatmap(panel, values, rows, columns)
+        panel.set(xlabel=across, ylabel=down)
+        if unit and unit.lower() not in title.lower():
+            panel.set_title(f"{title} ({unit})")
+
+
+def _ground(dataset: str, simulated: bool) -> str:
+    return f"{dataset} (SIMULATED DATA)" if simulated else dataset

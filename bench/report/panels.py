@@ -1,0 +1,147 @@
+"""What figures draw on one pair of axes, and how it looks.
+
+Palette of Okabe and Ito (2008), told apart by people of every color vision; lines differ in marker too.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+GREY = "#555555"
+MARKERS = "os^Dv<>"
+STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 3,
+    "pdf.fonttype": 42,  # text stays text
+}
+
+
+def bars(panel: Axes, means: Values, deviations: Values, notes: Sequence[str]) -> None:
+    """Draw horizontal bars, the first of them the reference, values at their ends, notes to the right.
+
+    Args:
+        panel: where.
+        means: (R,) lengths.
+        deviations: (R,) half whiskers; 0 draws none.
+        notes: R texts.
+    """
+    place = np.arange(len(means))
+    colors = [COLORS[0], *[COLORS[4]] * (len(means) - 1)]
+    panel.barh(place, means, 0.68, color=colors)
+    known = deviations > 0
+    panel.errorbar(means[known], place[known], xerr=deviations[known], fmt="none", ecolor="#000000",
+                   elinewidth=0.8, capsize=2)  # fmt: skip
+    panel.axvline(means[0], color=COLORS[0], linewidth=0.7, linestyle=(0, (4, 3)), zorder=0)
+    longest = float((means + deviations).max()) or 1.0
+    panel.set_xlim(0, longest * 1.3)
+    panel.set_xticks([tick for tick in MaxNLocator(4).tick_values(0, longest) if tick <= longest])
+    panel.tick_params(axis="y", length=0)
+    for y, mean, deviation, note in zip(place.tolist(), means, deviations, notes, strict=True):
+        panel.annotate(
+            f"{mean:.4f}", (mean + deviation, y), (4, 0), textcoords="offset points", va="center",
+            fontsize=7.5, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+        )  # fmt: skip
+        panel.text(1.02, y, note, transform=panel.get_yaxis_transform(), va="center", fontsize=7, color=GREY)
+
+
+def log_scale(panel: Axes, low: float, high: float) -> None:
+    """Make the y axis logarithmic, its ticks plain numbers."""
+    panel.set_yscale("log")
+    panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 1000 * low else (1.0,)))
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.yaxis.set_minor_locator(NullLocator())
+
+
+def lines(panel: Axes, places: NDArray[np.int64], values: Mapping[str, Values]) -> None:
+    """Draw named lines, each name written at the right end of its line; set scales before."""
+    for number, (_, line) in enumerate(values.items()):
+        color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
+        style = {"linestyle": "--" if number >= len(COLORS) else "-", "markevery": -(-len(places) // 15)}
+        panel.plot(places, line, color=color, marker=marker, **style)  # type: ignore[arg-type]
+    panel.margins(y=0.08)
+    panel.autoscale_view()
+    ends = [line[np.isfinite(line)][-1] if np.isfinite(line).any() else np.nan for line in values.values()]
+    heights = spread(_fractions(panel, np.array(ends)), gap=0.085)
+    for number, (name, height) in enumerate(zip(values, heights, strict=True)):
+        panel.text(1.03, height, name, transform=panel.transAxes, va="center", fontsize=7.5,
+                   color=COLORS[number % len(COLORS)])  # fmt: skip
+
+
+def _fractions(panel: Axes, y: Values) -> Values:
+    """Return where values lie on the y axis, as fractions of its length; the middle for NaN."""
+    points = np.stack([np.full(len(y), panel.get_xlim()[0]), y], 1)
+    heights = panel.transAxes.inverted().transform(panel.transData.transform(points))[:, 1]
+    return np.nan_to_num(heights, nan=0.5)
+
+
+def spread(heights: Values, gap: float) -> Values:
+    """Move labels apart to at least `gap` and keep their order, as near to their places as the order allows.
+
+    Args:
+        heights: (R,) wanted places, fractions of the axis.
+        gap: smallest distance, fraction.
+    """
+    order = np.argsort(heights, kind="stable")
+    placed = heights[order].copy()
+    for _ in range(100):
+        overlap = gap - np.diff(placed)
+        if (overlap <= 1e-6).all():
+            break
+        push = np.maximum(overlap, 0) / 2
+        placed[:-1] -= push
+        placed[1:] += push
+    result = np.empty_like(placed)
+    result[order] = placed
+    return result
+
+
+def groups(panel: Axes, values: Values, rows: Sequence[str], columns: Sequence[str]) -> None:
+    """Draw a group of horizontal bars a row, a color a column, with a legend above the axes."""
+    height = 0.8 / len(columns)
+    for number, name in enumerate(columns):
+        place = np.arange(len(rows)) + (number - (len(columns) - 1) / 2) * height
+        panel.barh(place, values[:, number], height * 0.92, color=COLORS[number % len(COLORS)], label=name)
+    panel.set_yticks(range(len(rows)), rows)
+    panel.set_ylim(len(rows) - 0.4, -0.6)
+    panel.tick_params(axis="y", length=0)
+    if len(columns) > 1:
+        above: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
+        panel.legend(frameon=False, fontsize=7.5, ncols=len(columns), **above)
+
+
+def heatmap(panel: Axes, values: Values, rows: Sequence[str], columns: Sequence[str]) -> None:
+    """Draw a heat map with its values in the cells; blue to red around 0 where some are negative."""
+    known = values[np.isfinite(values)]
+    signed = bool(known.size and known.min() < 0)
+    reach = float(np.abs(known).max()) if known.size else 1.0
+    low, high = (-reach, reach) if signed else (0.0, reach)
+    panel.imshow(values, cmap="RdBu_r" if signed else "Blues", vmin=low, vmax=high, aspect="auto")
+    dark = np.abs(values) > 0.6 * reach
+    for row, column in np.ndindex(values.shape):
+        value = float(values[row, column])
+        text = f"{round(value, 2) + 0.0:.2f}" if np.isfinite(value) else "none"  # + 0.0: no -0.00
+        panel.text(column, row, text, ha="center", va="center", fontsize=7.5 if len(columns) < 7 else 6,
+                   color="white" if dark[row, column] else "black")  # fmt: skip
+    panel.set_yticks(range(len(rows)), rows)
+    panel.set_xticks(range(len(columns)), columns)
+    if sum(map(len, columns)) > 34:  # upright, they would touch
+        for label in panel.get_xticklabels():
+            label.set(rotation=35, ha="right", rotation_mode="anchor")
+    panel.tick_params(length=0)
+    panel.spines[:].set_visible(False)
