@@ -13,15 +13,8 @@ import polars as pl
 
 from bench.cards import DatasetCard
 from bench.data.schema import RawData
-from bench.datasets.raw_log import (
-    Field,
-    LogFiles,
-    LogOptions,
-    behavior_names,
-    header_of,
-    id_field,
-    number_field,
-)
+from bench.datasets.raw_behaviors import behavior_names
+from bench.datasets.raw_log import Field, LogFiles, LogOptions, header_of, id_field, number_field
 from bench.errors import UserError
 
 CARD = DatasetCard(

@@ -16,7 +16,7 @@ from polars.exceptions import PolarsError
 
 from bench.data.schema import EventStream, Part, Position
 from bench.datasets.raw_blocks import Block, blocks
-from bench.errors import UserError, hint
+from bench.errors import UserError
 
 WHOLE_LINE = "\x02"  # a separator that occurs in no log: the whole line is one field
 ROW, WIDTH, GOOD = "row of the file", "fields of the line", "all fields are right"
@@ -103,8 +103,8 @@ class LogFiles(EventStream):
         """See `EventStream`.
 
         Raises:
-            UserError: a line of another width or a wrong field (unless bad rows are skipped), bytes that are no
-                UTF-8, a damaged or unreadable file, no line in a file.
+            UserError: a line of another width or a wrong field (unless bad rows are skipped), bytes that are
+                no UTF-8, a damaged or unreadable file, no line in a file.
         """
         for block, typed, faults in self.frames(start):
             counts = [condition.sum().alias(name) for name, condition in self.dropped.items()]
@@ -284,54 +284,6 @@ def header_of(path: Path, needed: Sequence[str], separator: str = ",") -> tuple[
         expected = f"expected a header with {', '.join(needed)}"
         raise UserError(f"{path}: row 1: {problem} in '{header}', {expected}; put the header back")
     return columns
-
-
-def events(names: Mapping[str, str], column: str = "behavior") -> Callable[[pl.LazyFrame], pl.LazyFrame]:
-    """Return the usual `select`: rows of the raw behaviors that have a name, which replaces them.
-
-    Args:
-        names: raw value -> behavior.
-        column: typed column of the raw behavior.
-    """
-
-    def select(typed: pl.LazyFrame) -> pl.LazyFrame:
-        behavior = pl.col(column).replace_strict(names, return_dtype=pl.String).alias("behavior")
-        kept = typed.filter(pl.col(column).is_in(list(names)))
-        return kept.select("user", "item", behavior, "timestamp")
-
-    return select
-
-
-def behavior_names(entries: Sequence[str], known: Sequence[str]) -> dict[str, str]:
-    """Return raw value -> behavior, shallow -> deep, of entries such as `pv=click` or `pv`.
-
-    Args:
-        entries: the option `behaviors`.
-        known: raw values of the log.
-
-    Raises:
-        UserError: an entry is malformed, given twice, or names a value that the log does not have.
-    """
-    names: dict[str, str] = {}
-    for entry in entries:
-        value, _, name = (part.strip() for part in entry.rpartition("="))
-        value = value or name
-        if not name or value in names:
-            example = f"{known[0]}=click,{known[-1]}=favor"
-            raise UserError(f"behaviors: '{entry}': expected each value once, as in {example}")
-        if value not in known:
-            raise UserError(f"behaviors: '{entry}': no raw behavior '{value}'; {hint(value, known)}")
-        names[value] = name
-    if not names:
-        expected = f"expected raw=name, shallow to deep; known: {', '.join(known)}"
-        raise UserError(f"behaviors: nothing given; {expected}")
-    return names
-
-
-def mapping_text(names: Mapping[str, str], known: Sequence[str]) -> str:
-    """Return the mapping in words: what became what, and what was dropped."""
-    words = [f"{value} -> {name}" for value, name in names.items()]
-    return ", ".join(words + [f"{value} dropped" for value in known if value not in names])
 
 
 def _undecodable(block: Block, error: Exception) -> str:

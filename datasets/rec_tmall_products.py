@@ -20,8 +20,8 @@ IDEOGRAPHS, FIRST_IDEOGRAPH = 20_000, 0x4E00  # of Unicode's main block
 
 def write_products(
     path: Path, catalog: Catalog, item_ids: Integers, seed: np.random.SeedSequence, watch: Callable[..., None]
-) -> int:
-    """Write a line for most items of the catalog, in the order of their ids, and return how many.
+) -> None:
+    """Write a line for most items of the catalog, in the order of their ids.
 
     Args:
         path: file to write.
@@ -38,7 +38,6 @@ def write_products(
             table = _products(items, catalog.leaf[items], item_ids[items], np.random.default_rng(own))
             table.write_csv(file, include_header=False, separator="\x01", quote_style="never")
             watch("products written", start + len(items), len(listed))
-    return len(listed)
 
 
 def _products(items: Integers, leaf: Integers, ids: Integers, rng: np.random.Generator) -> pl.DataFrame:

@@ -12,6 +12,7 @@ leaf at heart.
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from bench.datasets.rec_tmall_planted import (
 from bench.datasets.rec_tmall_products import write_products
 from bench.errors import UserError
 
-MARKER = "SIMULATED.json"
+MARKER, UNFINISHED = "SIMULATED.json", "SIMULATING.json"
 PRODUCTS = "tianchi_2014001_rec_tmall_product.txt"
 LOGS = tuple(f"tianchi_2014002_rec_tmall_log_part{part}.txt" for part in "abc")
 TIME = "%Y-%m-%d %H:%M:%S"
@@ -116,28 +117,31 @@ def simulate(out: Path, scale: float, seed: int = 0, watch: Watch = _silent) -> 
         raise UserError(f"{out}: exists and is not empty; remove it or name another folder")
     partial = out.with_name(out.name + ".partial")
     try:
-        partial.mkdir(parents=True, exist_ok=True)
-        for left in partial.iterdir():
-            left.unlink()
-        _write(partial, scale, seed, watch)
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            _write(partial, scale, seed, watch)
+            if out.exists():
+                out.rmdir()
+            partial.rename(out)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error}); make room or name another folder") from error
 
 
 def _write(folder: Path, scale: float, seed: int, watch: Watch) -> None:
     """Write all files; items, ids, log and products have random streams of their own."""
+    told = {"data_set": "rec_tmall", "scale": scale, "seed": seed}
+    (folder / UNFINISHED).write_text(json.dumps(told) + "\n", encoding="utf-8")
     planted, numbers, log, table = np.random.SeedSequence(seed).spawn(4)
     catalog = plant_catalog(scale, np.random.default_rng(planted))
     kept, rng = round(USERS * scale), np.random.default_rng(numbers)
     item_ids = _distinct(len(catalog.leaf), ITEM_IDS, rng)
     user_ids = _distinct(2 * kept, USER_IDS, rng)
-    rows = _write_log(folder, catalog, (item_ids, user_ids), log, watch)
-    products = write_products(folder / PRODUCTS, catalog, item_ids, table, watch)
-    told = {"data_set": "rec_tmall", "scale": scale, "seed": seed, "rows": rows, "products": products}
-    (folder / MARKER).write_text(json.dumps(told) + "\n", encoding="utf-8")
+    _write_log(folder, catalog, (item_ids, user_ids), log, watch)
+    write_products(folder / PRODUCTS, catalog, item_ids, table, watch)
+    (folder / UNFINISHED).rename(folder / MARKER)
 
 
 def _distinct(count: int, largest: int, rng: np.random.Generator) -> Integers:
@@ -151,13 +155,13 @@ def _write_log(
     ids: tuple[Integers, Integers],
     seed: np.random.SeedSequence,
     watch: Watch,
-) -> int:
-    """Write the parts of the log, block of users after block, and return the number of rows.
+) -> None:
+    """Write the parts of the log, block of users after block.
 
     The first half of the users is kept by the paper's preparation, the second is too short.
     """
     item_ids, user_ids = ids
-    kept, written = len(user_ids) // 2, 0
+    kept = len(user_ids) // 2
     starts = range(0, kept, BLOCK)
     shelf = np.random.default_rng(seed).permutation(len(item_ids))
     with ExitStack() as stack:
@@ -169,9 +173,7 @@ def _write_log(
             rows = (long + short).grouped(shelf, rng)
             for part, file in enumerate(files):
                 rows.take(rows.item % len(files) == part).append(file, item_ids, user_ids)
-            written += len(rows.item)
             watch("users simulated", start + len(users), kept)
-    return written
 
 
 def _rows(visits: Visits, users: Integers, rng: np.random.Generator) -> Rows:

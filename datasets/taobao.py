@@ -11,17 +11,8 @@ import polars as pl
 
 from bench.cards import DatasetCard
 from bench.data.schema import RawData
-from bench.datasets.raw_log import (
-    LogFiles,
-    LogOptions,
-    among,
-    behavior_names,
-    events,
-    id_field,
-    log_file,
-    mapping_text,
-    number_field,
-)
+from bench.datasets.raw_behaviors import behavior_names, events, mapping_text
+from bench.datasets.raw_log import LogFiles, LogOptions, among, id_field, log_file, number_field
 from bench.errors import UserError
 
 CARD = DatasetCard(

@@ -10,19 +10,8 @@ import polars as pl
 
 from bench.cards import DatasetCard
 from bench.data.schema import RawData
-from bench.datasets.raw_log import (
-    Field,
-    LogFiles,
-    LogOptions,
-    among,
-    behavior_names,
-    events,
-    header_of,
-    id_field,
-    log_file,
-    mapping_text,
-    whole,
-)
+from bench.datasets.raw_behaviors import behavior_names, events, mapping_text
+from bench.datasets.raw_log import Field, LogFiles, LogOptions, among, header_of, id_field, log_file, whole
 
 CARD = DatasetCard(
     name="tmall",

@@ -17,8 +17,8 @@ ONLY_IN = {
     "ray": ("bench/experiments/grid.py",),
 }
 RAW_FILES = (
-    "bench.datasets.raw_log", "bench.datasets.raw_blocks", "bench.datasets.json_lines",
-    "bench.datasets.ratings",
+    "bench.datasets.raw_log", "bench.datasets.raw_blocks", "bench.datasets.raw_behaviors",
+    "bench.datasets.json_lines", "bench.datasets.ratings",
 )  # fmt: skip
 ROOMS = ("bench.models", "bench.baselines", "bench.datasets")
 REPORT = (

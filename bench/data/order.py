@@ -41,13 +41,51 @@ def distinct(ids: pl.Series) -> pl.Series:
     """Return the distinct ids in ascending order."""
     if ids.dtype not in SMALL:
         return ids.unique().sort()
-    sorted_ids = np.sort(ids.to_numpy())
-    new = np.ones(len(sorted_ids), bool)
-    np.not_equal(sorted_ids[1:], sorted_ids[:-1], out=new[1:])
-    return pl.Series(ids.name, sorted_ids[new], dtype=ids.dtype)
+    ascending = np.sort(ids.to_numpy())
+    return pl.Series(ids.name, ascending[_new(ascending)], dtype=ids.dtype)
 
 
 def order_by(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return (n,) the places in ascending order of `first`, then `second`, then place."""
+    if (packed := _packed(first, second, len(first).bit_length())) is not None:
+        return stable_order(packed[0])
     order = stable_order(second)
     return order[stable_order(first[order])]
+
+
+def distinct_pairs(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Return the distinct rows of two columns of ids, in ascending order of the first, then the second."""
+    first, second = (ranks(column) for column in pairs)
+    if all(kind in SMALL for kind in pairs.dtypes) and (packed := _packed(first, second)) is not None:
+        keys, bits = packed
+        keys.sort()
+        keys = keys[_new(keys)]
+        columns = ((keys >> bits) + first.min(), (keys & ((1 << bits) - 1)) + second.min())
+        return pl.DataFrame(dict(zip(pairs.columns, columns, strict=True)), schema=pairs.schema)
+    order = order_by(first, second)
+    return pairs[order[_new(first[order]) | _new(second[order])]]
+
+
+def _packed(
+    first: NDArray[np.int64], second: NDArray[np.int64], room: int = 0
+) -> tuple[NDArray[np.int64], int] | None:
+    """Return numbers from 0 that order like the pairs, and the bits of the second in them.
+
+    None where they, and `room` bits beside them, need more than 63 bits, or there is nothing.
+    """
+    if not len(first):
+        return None
+    least, bits = int(second.min()), (int(second.max()) - int(second.min())).bit_length()
+    if (int(first.max()) - int(first.min())).bit_length() + bits + room > 63:
+        return None
+    keys = first - first.min()
+    keys <<= bits
+    keys |= second - least
+    return keys, bits
+
+
+def _new(values: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return (n,) where a value differs from the one before it; the first does."""
+    new = np.ones(len(values), bool)
+    np.not_equal(values[1:], values[:-1], out=new[1:])
+    return new

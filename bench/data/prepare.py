@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from bench.data.check import check_raw
 from bench.data.content import item_table, lacking, not_encoded, write_content, write_truth
 from bench.data.encoders import EncoderOptions
-from bench.data.order import distinct, order_by, ranks
+from bench.data.order import distinct, distinct_pairs, order_by, ranks
 from bench.data.parallel import mapped
 from bench.data.replaced import replaced
 from bench.data.runs import (
@@ -233,16 +233,8 @@ def _filter(
         ends = np.repeat(np.cumsum(lengths[enough]), lengths[enough])
         last = order[np.arange(len(order)) >= ends - options.keep_last]
     write_frame(bucket[last], _bucket(folder, "events", number))
-    write_frame(_touched(bucket.select("user", "item")[order]), _bucket(folder, "touched", number))
+    write_frame(distinct_pairs(bucket.select("user", "item")[order]), _bucket(folder, "touched", number))
     return {"users": len(lengths), "most": int(lengths.max(initial=0))}
-
-
-def _touched(pairs: pl.DataFrame) -> pl.DataFrame:
-    """Return the distinct pairs of user and item, by user, then item."""
-    user, item = ranks(pairs["user"]), ranks(pairs["item"])
-    order = order_by(user, item)
-    new = np.diff(user[order], prepend=-1).astype(bool) | np.diff(item[order], prepend=-1).astype(bool)
-    return pairs[order[new]]
 
 
 def _bucket(work: Path, what: str, number: int) -> Path:

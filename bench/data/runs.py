@@ -98,7 +98,9 @@ def write_runs(stream: EventStream, behaviors: Sequence[str], folder: Path, watc
         check_events(part.events, tuple(behaviors))
         line = of_part(part)
         events = numbered(part.events, behaviors)
-        write_frame(events[stable_order(ranks(events["user"]))], _run(folder, number), STEP)
+        run = events[stable_order(ranks(events["user"]))]
+        write_frame(run, _run(folder, number), STEP)
+        write_frame(run.select("user").gather_every(STEP), _run(folder, number, "users"))
         with (folder / LEDGER).open("a", encoding="utf-8") as ledger:
             ledger.write(json.dumps({"end": asdict(part.end), **line}) + "\n")
         number += 1
@@ -150,8 +152,8 @@ def _ledger(folder: Path) -> Iterator[dict[str, Any]]:
     yield from map(json.loads, whole)
 
 
-def _run(folder: Path, number: int) -> Path:
-    return folder / f"run-{number:06d}.arrow"
+def _run(folder: Path, number: int, what: str = "run") -> Path:
+    return folder / f"{what}-{number:06d}.arrow"
 
 
 class Runs:
@@ -162,14 +164,11 @@ class Runs:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.files = [_run(folder, number) for number in range(sum(1 for _ in _ledger(folder)))]
-        sampled, rows = [], 0
-        for path in self.files:
-            users = read_frame(path)["user"]
-            sampled.append(users.gather_every(STEP))
-            rows += len(users)
+        rows = [line["events"] for line in _ledger(folder)]
+        self.files = [_run(folder, number) for number in range(len(rows))]
+        sampled = [read_frame(_run(folder, number, "users"))["user"] for number in range(len(rows))]
         sample = pl.concat(sampled).sort()
-        number = -(-rows // BUCKET_ROWS)
+        number = -(-sum(rows) // BUCKET_ROWS)
         edges = sample.gather([len(sample) * cut // number for cut in range(1, number)]).unique().sort()
         edges = edges.filter(edges > sample[0])  # the first rows of sorted runs are in it: the least user
         self.cuts = [self._places(path, edges) for path in self.files]

@@ -93,8 +93,8 @@ class RawData:
     """
 
     events: "pl.DataFrame | EventStream"
-    """Columns user, item (string or int64), behavior (string, one of `behaviors`), timestamp (int64); row
-    order = file order. A stream where they may be too many to be held."""
+    """Columns user, item (string or int64), behavior (string or `pl.Enum`, of `behaviors`), timestamp
+    (int64); row order = file order. A stream where they may be too many to be held."""
     behaviors: tuple[str, ...]
     """Shallow -> deep; the last one is the target behavior."""
     mapping: str

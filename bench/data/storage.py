@@ -224,7 +224,8 @@ def _digest_column(digest: Any, path: Path, column: str) -> None:
     file = pq.ParquetFile(path)
     digest.update(f"{path.stem}.{column}{file.metadata.num_rows}".encode())
     for part in ahead(file.iter_batches(BLOCK, columns=[column])):
-        digest.update(np.ascontiguousarray(part.column(0).to_numpy(zero_copy_only=False)).tobytes())
+        values = pl.DataFrame(pl.from_arrow(part)).to_series()  # pyarrow's own way to NumPy imports pandas
+        digest.update(np.ascontiguousarray(values.to_numpy()))
 
 
 def _digest_array(digest: Any, array: NDArray[Any]) -> None:

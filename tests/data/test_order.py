@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bench.data.order import distinct, order_by, ranks, stable_order
+from bench.data.order import distinct, distinct_pairs, order_by, ranks, stable_order
 
 
 @pytest.mark.parametrize("shift", [0, -(2**40), 2**61])
@@ -24,9 +24,24 @@ def test_nothing_and_a_single_value_have_an_order() -> None:
     assert stable_order(np.array([-5])).tolist() == [0]
 
 
-def test_two_columns_order_by_the_first_then_the_second_then_the_place() -> None:
-    first, second = np.array([2, 1, 2, 1, 2]), np.array([5, 9, 4, 9, 4])
+@pytest.mark.parametrize("unit", [1, 2**20, 2**58])  # packed into one number, and in two steps
+def test_two_columns_order_by_the_first_then_the_second_then_the_place(unit: int) -> None:
+    first, second = np.array([2, 1, 2, 1, 2]), np.array([5, 9, 4, 9, 4]) * unit
     assert order_by(first, second).tolist() == [1, 3, 2, 4, 0]
+    assert order_by(first[:0], second[:0]).tolist() == []
+
+
+@pytest.mark.parametrize("unit", [1, 2**58])
+@pytest.mark.parametrize("kinds", [(pl.Int64, pl.Int64), (pl.Int64, pl.String), (pl.UInt64, pl.Int64)])
+def test_distinct_pairs_stand_in_the_order_of_both(unit: int, kinds: tuple[type, type]) -> None:
+    pairs = [(3, 7), (2, 9), (3, 5), (2, 9), (3, 7), (3, 9)]
+    given = pl.DataFrame(
+        {"user": [user for user, _ in pairs], "item": [item * unit for _, item in pairs]}
+    ).cast({"user": kinds[0], "item": kinds[1]})
+    found = distinct_pairs(given)
+    assert found.schema == given.schema
+    assert found.rows() == sorted(set(given.rows()))
+    assert distinct_pairs(given.clear()).rows() == []
 
 
 @pytest.mark.parametrize(

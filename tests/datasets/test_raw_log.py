@@ -5,7 +5,8 @@ import polars as pl
 import pytest
 
 from bench.datasets import raw_blocks
-from bench.datasets.raw_log import LogFiles, among, events, id_field, log_file, number_field
+from bench.datasets.raw_behaviors import events
+from bench.datasets.raw_log import LogFiles, among, id_field, log_file, number_field
 from bench.errors import UserError
 
 COLUMNS = ("user", "item", "behavior", "timestamp")
