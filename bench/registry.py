@@ -124,7 +124,7 @@ def select(spec: str) -> list[Entry]:
     A variant stands right after its model, or where its model would stand.
 
     Args:
-        spec: parts `all`, a family (`sequential`, `multimodal`, `multibehavior`, `heuristic`, `proposed`), a
+        spec: parts `all`, a family (`sequential`, `multimodal`, `multibehavior`, `ctr`, ...), a
             name, the path of a .py file that holds a `Card`, or `NAME:VARIANT`, `path.py:VARIANT`.
 
     Raises:

@@ -1,7 +1,8 @@
-"""Multi-expert interest extraction (Eq. 14-19): one shared expert across behaviors, six unique ones.
+"""Multi-expert interest extraction (Eq. 14-19): one expert shared by the behaviors, one for each behavior and
+modality.
 
-A sequence becomes a vector at its last valid position, so the last layer of an encoder is computed there
-alone: the same numbers at a fraction of the cost.
+Pooled at its last event, a sequence's last layer is computed there alone: the same numbers at a fraction of
+the cost.
 """
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from bench.models.m3bsr.config import Experts
 from bench.models.m3bsr.grouped import GroupedLinear, GroupedNorm, attend, split_heads
+from bench.models.m3bsr.layout import mean_vector
 
 
 class Layer(nn.Module):
@@ -41,15 +43,16 @@ class Layer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """G Transformer encoders over sequences of one shape, each pooled at its last position.  # Eq. 17-19
+    """G Transformer encoders over sequences of one shape, each pooled to a vector.  # Eq. 17-19
 
     Positions are counted from the newest event, so padding moves nothing. A row without events reads one
     learned token, hence its vector is defined and constant.
     """
 
-    def __init__(self, groups: int, size: int, max_history: int, options: Experts) -> None:
+    def __init__(self, groups: int, size: int, max_length: int, options: Experts) -> None:
         super().__init__()
-        self.positions = nn.Parameter(torch.randn(groups, 1, max_history, size) * 0.02)
+        self.mean = options.pool == "mean"
+        self.positions = nn.Parameter(torch.randn(groups, 1, max_length, size) * 0.02)
         self.empty = nn.Parameter(torch.randn(groups, 1, size) * 0.02)
         self.layers = nn.ModuleList(Layer(groups, size, options) for _ in range(options.layers))
         self.norm = GroupedNorm(groups, size)
@@ -59,8 +62,8 @@ class Encoder(nn.Module):
         x, mask = self._fill_empty(x, mask)
         x = x + self.positions[:, :, -x.shape[2] :]
         for number, layer in enumerate(self.layers, 1):
-            x = layer(x, mask, last_only=number == len(self.layers))
-        return self.norm(x[:, :, -1])
+            x = layer(x, mask, last_only=number == len(self.layers) and not self.mean)
+        return mean_vector(self.norm(x), mask) if self.mean else self.norm(x[:, :, -1])
 
     def _fill_empty(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Put the learned token at the last position of rows without events."""
@@ -73,19 +76,19 @@ class Encoder(nn.Module):
 
 
 class SharedExpert(nn.Module):
-    """What the behaviors have in common: shallow events query the target behavior's, then an encoder.  # Eq.
-    14-17
-    """
+    """What behaviors have in common: events of one query those of the other, then an encoder.  # Eq. 14-17"""
 
     def __init__(self, size: int, max_history: int, options: Experts) -> None:
         super().__init__()
-        self.heads = options.num_heads
-        self.concat = nn.Linear(3 * size, size)  # Eq. 14, 15: one map for all behaviors
+        self.heads, self.both, self.in_time = (
+            options.num_heads, options.share == "both", options.concat == "time"
+        )  # fmt: skip
+        self.concat = None if self.in_time else nn.Linear(3 * size, size)  # one map for all behaviors
         self.query = GroupedLinear(1, size, size, bias=False)
         self.key_and_value = GroupedLinear(1, size, 2 * size, bias=False)
         self.output = GroupedLinear(1, size, size)
         self.null = nn.Parameter(torch.randn(1, 1, 1, size) * 0.02)
-        self.encoder = Encoder(1, size, max_history, options)
+        self.encoder = Encoder(1, size, max_history * (3 if self.in_time else 1), options)
 
     def forward(self, shallow: Tensor, mask: Tensor, deep: Tensor, deep_mask: Tensor) -> Tensor:
         """Return h_common.
@@ -99,15 +102,25 @@ class SharedExpert(nn.Module):
         Returns:
             (B, D).
         """
-        clicks, favors = self._fused(shallow)[None], self._fused(deep)[None]  # (1, B, L, D)
-        favors = torch.cat([favors, self.null.expand(1, favors.shape[1], 1, -1)], 2)
-        key, value = self.key_and_value(favors).chunk(2, -1)
-        seen = F.pad(deep_mask, (0, 1), value=True)[:, None]
-        heads = (split_heads(part, self.heads) for part in (self.query(clicks), key, value))
-        mixed = clicks + self.output(attend(*heads, seen))  # Eq. 16, with a residual
+        clicks, favors = self._fused(shallow, mask), self._fused(deep, deep_mask)
+        common = self._read(*clicks, *favors)
+        return (common + self._read(*favors, *clicks)) / 2 if self.both else common
+
+    def _read(self, asking: Tensor, mask: Tensor, asked: Tensor, asked_mask: Tensor) -> Tensor:
+        """Return (B, D) from the events (1, B, L, D) of one behavior that query those of the other."""
+        asked = torch.cat([asked, self.null.expand(1, asked.shape[1], 1, -1)], 2)
+        key, value = self.key_and_value(asked).chunk(2, -1)
+        seen = F.pad(asked_mask, (0, 1), value=True)[:, None]
+        heads = (split_heads(part, self.heads) for part in (self.query(asking), key, value))
+        mixed = asking + self.output(attend(*heads, seen))  # Eq. 16, with a residual
         pooled: Tensor = self.encoder(mixed, mask)[0]  # Eq. 17
         return pooled
 
-    def _fused(self, streams: Tensor) -> Tensor:
-        """Return H_b (B, L, D) from (3, B, L, D)."""
-        return self.concat(torch.cat(streams.unbind(0), -1))
+    def _fused(self, streams: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return H_b and its mask from (3, B, L, D): (1, B, L, D), or (1, B, 3 L, D) side by side in time.
+
+        Tokens of one event stay neighbors, which keeps the padding on the left.  # Eq. 14, 15
+        """
+        if self.concat is not None:
+            return self.concat(torch.cat(streams.unbind(0), -1))[None], mask
+        return streams.permute(1, 2, 0, 3).flatten(1, 2)[None], mask.repeat_interleave(3, 1)

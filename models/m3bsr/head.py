@@ -1,30 +1,71 @@
-"""Head (Eq. 23): scores from an item encoder over id, image and text, and a bias.
+"""Head (Eq. 23): the scores of all items for y, with a bias.
 
 The printed head is a free matrix over the catalog; on large catalogs most of its rows are never a training
-target.
+target. The default reads id, image and text of the item.
 """
 
 import torch
 from torch import Tensor, nn
 
+from bench.models.m3bsr.config import M3BSRConfig
 from bench.models.m3bsr.inputs import InputLayer
 
 
 class ItemEncoder(nn.Module):
-    """E_i = Linear([id ; image ; text]) and the item's bias b_i."""
+    """E_i = Linear([id ; image ; text]), or of the id alone, and the item's bias b_i.
 
-    def __init__(self, num_items: int, id_size: int, size: int) -> None:
+    Args:
+        num_items: N.
+        id_size: width of the ids.
+        size: D.
+        width: of y.
+        content: image and text are read too.
+    """
+
+    def __init__(self, num_items: int, id_size: int, size: int, width: int, content: bool = True) -> None:
         super().__init__()
-        self.join = nn.Linear(id_size + 2 * size, size)
+        self.content = content
+        self.join = nn.Linear(id_size + 2 * size * content, width)
         self.bias = nn.Parameter(torch.zeros(num_items + 1))
         nn.init.normal_(self.join.weight, std=0.01)  # y has entries of order 1: logits start small
 
     def forward(self, inputs: InputLayer, items: Tensor) -> Tensor:
-        """Return (..., D) for item ids (...)."""
-        parts = [inputs.ids(items), inputs.modality(1, items), inputs.modality(2, items)]
-        return self.join(torch.cat(parts, -1))
+        """Return (..., width) for item ids (...)."""
+        parts = [inputs.ids(items)]
+        parts += [inputs.modality(index, items) for index in (1, 2) if self.content]
+        encoded: Tensor = self.join(torch.cat(parts, -1))
+        return encoded
 
     def table(self, inputs: InputLayer, chunk: int = 16_384) -> Tensor:
-        """Return (N + 1, D), in chunks of items that bound the memory of the raw features."""
+        """Return (N + 1, width), in chunks of items that bound the memory of the raw features."""
         ids = torch.arange(len(self.bias), device=self.bias.device)
         return torch.cat([self(inputs, part) for part in ids.split(chunk)])
+
+
+class FreeMatrix(nn.Module):
+    """W_y and b of Eq. 23 as printed: nothing of an item's content reaches its score.
+
+    Args:
+        num_items: N.
+        width: of y.
+    """
+
+    def __init__(self, num_items: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(num_items + 1, width) * 0.01)
+        self.bias = nn.Parameter(torch.zeros(num_items + 1))
+
+    def forward(self, inputs: InputLayer, items: Tensor) -> Tensor:
+        """Return (..., width) for item ids (...)."""
+        return self.weight[items]
+
+    def table(self, inputs: InputLayer) -> Tensor:
+        """Return (N + 1, width)."""
+        return self.weight
+
+
+def make_head(config: M3BSRConfig, num_items: int, width: int) -> ItemEncoder | FreeMatrix:
+    """Return the head that the options ask for, for a y of some width."""
+    if config.head == "linear":
+        return FreeMatrix(num_items, width)
+    return ItemEncoder(num_items, config.id_size, config.hidden_size, width, config.head == "tied")

@@ -5,14 +5,54 @@ user) has a table of width 16, and an MLP joins them to 16. One projection a mod
 and the item encoder.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.interface import DatasetInfo
+from bench.errors import UserError, hint
+from bench.interface import DatasetInfo, ItemContent
 from bench.models.m3bsr.config import M3BSRConfig
 from bench.nn.content import FeatureTable
 
 MODALITIES = ("id", "image", "text")
+
+
+class RawTable(nn.Module):
+    """One modality as it came, each coordinate at mean 0 and variance 1 over the items that have it.
+
+    The diffusion of `raw_standardized` runs on it and the projection follows.
+
+    Vectors of a CLIP model have length 1, hence a variance of 1/512 a coordinate: noise of the usual schedule
+    would drown them.
+    """
+
+    features: Tensor
+    present: Tensor
+
+    def __init__(self, content: ItemContent, modality: str, size: int, trainable: bool) -> None:
+        super().__init__()
+        rows = content.num_items + 1
+        present = np.array(content.present.get(modality, np.zeros(rows, bool)))
+        array = torch.from_numpy(np.array(content.features.get(modality, np.zeros((rows, 1))), np.float32))
+        known = array[torch.from_numpy(present)]
+        if len(known):
+            array = (array - known.mean(0)) / known.std(0, correction=0).clamp(min=1e-6)
+        if trainable:
+            self.features = nn.Parameter(array)
+        else:
+            self.register_buffer("features", array, persistent=False)
+        self.register_buffer("present", torch.from_numpy(present), persistent=False)
+        self.missing = nn.Parameter(torch.randn(array.shape[1]) * 0.02)
+        self.finish = nn.Sequential(nn.Linear(array.shape[1], size), nn.LayerNorm(size))
+
+    def raw(self, items: Tensor) -> Tensor:
+        """Return (..., raw width) for item ids (...), a learned vector where an item has none."""
+        return torch.where(self.present[items][..., None], self.features[items], self.missing)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Return (..., D) for item ids (...)."""
+        projected: Tensor = self.finish(self.raw(items))
+        return projected
 
 
 class InputLayer(nn.Module):
@@ -20,31 +60,47 @@ class InputLayer(nn.Module):
 
     A data set without images or texts has all of them absent: the learned vector stands in, and the stream is
     constant.
+
+    Raises:
+        UserError: an id field that the data set does not have.
     """
 
     def __init__(self, config: M3BSRConfig, info: DatasetInfo) -> None:
         super().__init__()
         width, size = config.id_size, config.hidden_size
+        known = ("user", *sorted(info.content.attributes))
+        chosen = known if config.id_fields is None else config.id_fields
+        for name in chosen:
+            if name not in known:
+                raise UserError(f"id_fields={name}: the data set has no such field; {hint(name, known)}")
         self.item = nn.Embedding(info.num_items + 1, width, padding_idx=0)
-        self.user = nn.Embedding(info.num_users + 1, width) if config.user_field else None
-        self.attribute_names = tuple(sorted(info.content.attributes))
+        self.user = nn.Embedding(info.num_users + 1, width) if "user" in chosen else None
+        self.attribute_names = tuple(name for name in known[1:] if name in chosen)
         self.attributes = nn.ModuleList()
         for name in self.attribute_names:
             ids = torch.from_numpy(info.content.attributes[name].astype("int64"))
             self.register_buffer(f"ids_{name}", ids, persistent=False)
             self.attributes.append(nn.Embedding(int(ids.max()) + 1, width, padding_idx=0))
-        fields = 1 + len(self.attribute_names) + config.user_field
+        fields = 1 + len(self.attribute_names) + (self.user is not None)
         self.join = nn.Sequential(
             nn.Linear(fields * width, width), nn.GELU(), nn.Linear(width, width)
         )  # Eq. 3
         self.no_user = info.num_users
         self.project_id = nn.Sequential(nn.Linear(width, size), nn.LayerNorm(size))
+        table = RawTable if config.space == "raw_standardized" else FeatureTable
         self.content = nn.ModuleList(
-            FeatureTable(info.content, name, size, trainable=config.trainable_features)
-            for name in MODALITIES[1:]
+            table(info.content, name, size, trainable=config.trainable_features) for name in MODALITIES[1:]
         )  # Eq. 4, 5
-        for table in (self.item, *([self.user] if self.user is not None else []), *self.attributes):
-            nn.init.normal_(table.weight, std=0.1)
+        for part in (self.item, *([self.user] if self.user is not None else []), *self.attributes):
+            nn.init.normal_(part.weight, std=0.1)
+        self.shapes = self._shapes(size)
+        """Groups and width of each part of the content streams."""
+
+    def _shapes(self, size: int) -> tuple[tuple[int, int], ...]:
+        return tuple((1, table.features.shape[1]) for table in self._raw_tables()) or ((2, size),)
+
+    def _raw_tables(self) -> list[RawTable]:
+        return [table for table in self.content if isinstance(table, RawTable)]
 
     def ids(self, items: Tensor, user: Tensor | None = None) -> Tensor:
         """Return (..., 16), Eq. 3, for items (...) of users (B,) with B the first axis, or of nobody."""
@@ -61,3 +117,25 @@ class InputLayer(nn.Module):
     def modality(self, index: int, items: Tensor) -> Tensor:
         """Return (..., D) for `image` (1) or `text` (2)."""
         return self.content[index - 1](items)
+
+    def id_stream(self, items: Tensor, user: Tensor) -> Tensor:
+        """Return X[id], (B, L, D), zero where padded."""
+        stream: Tensor = self.project_id(self.ids(items, user)) * (items > 0)[..., None]
+        return stream
+
+    def content_streams(self, items: Tensor) -> tuple[Tensor, ...]:
+        """Return what CDMD-M denoises of items (B, L), in parts (G, B, L, width) of the `shapes`, zero where
+        padded: X[image] and X[text] together, or the raw vectors each alone.
+        """
+        real = (items > 0)[None, ..., None]
+        if raw := self._raw_tables():
+            return tuple(table.raw(items)[None] * real for table in raw)
+        return (torch.stack([table(items) for table in self.content]) * real,)
+
+    def finished(self, parts: tuple[Tensor, ...], mask: Tensor) -> Tensor:
+        """Return image and text, (2, B, L, D), from the parts of the content streams; mask is (B, L) bool."""
+        raw = self._raw_tables()
+        if not raw:
+            return parts[0]
+        done = [table.finish(part) for table, part in zip(raw, parts, strict=True)]
+        return torch.cat(done) * mask[None, ..., None]

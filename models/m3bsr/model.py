@@ -1,18 +1,35 @@
 """M3BSR: the data flow from a history to scores, and the loss (Eq. 24)."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
-from bench.interface import Batch, DatasetInfo, Next, Recommender, Stage, TrainingEvents
+from bench.interface import Batch, DatasetInfo, Diagnostic, Next, Recommender, Stage, TrainingEvents
+from bench.models.m3bsr.behavior import BehaviorDenoising
 from bench.models.m3bsr.config import M3BSRConfig
-from bench.models.m3bsr.diffusion import ConditionalDenoising
+from bench.models.m3bsr.diagnostics import shown
 from bench.models.m3bsr.disentangle import disentanglement
 from bench.models.m3bsr.experts import Encoder, SharedExpert
-from bench.models.m3bsr.fusion import RoutingFusion
-from bench.models.m3bsr.head import ItemEncoder
-from bench.models.m3bsr.inputs import MODALITIES, InputLayer
-from bench.nn.losses import chunked_cross_entropy, sampled_cross_entropy
+from bench.models.m3bsr.fusion import MeanFusion, RoutingFusion
+from bench.models.m3bsr.head import make_head
+from bench.models.m3bsr.inputs import InputLayer
+from bench.models.m3bsr.layout import Layout, layout, masked_mean, scatter
+from bench.models.m3bsr.modality import ModalityDenoising
+from bench.models.m3bsr.objective import main_loss
 from bench.nn.scoring import dot_scores
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """A batch after both denoising stages."""
+
+    modality: Tensor
+    """Y, (3, B, L, D), zero where padded."""
+    behavior: Tensor
+    """Z, (3, B, L, D); events of the target behavior as in Y."""
+    errors: dict[str, Tensor]
+    """L_m (`modality`) and L_b (`behavior`), where the stage has a loss and in training alone."""
 
 
 class M3BSR(Recommender):
@@ -26,26 +43,36 @@ class M3BSR(Recommender):
 
     Config = M3BSRConfig
     behaviors = "typed"
+    target_share: Tensor
 
     def __init__(self, config: M3BSRConfig, info: DatasetInfo) -> None:
         super().__init__(config, info)
-        size, count = config.hidden_size, len(info.behaviors)
+        size, count, meie = config.hidden_size, len(info.behaviors), config.meie
         self.max_history = config.max_history
         self.target_behavior = count
         self.inputs = InputLayer(config, info)
-        self.cdmd_m = ConditionalDenoising(2, size, config.cdmd_m)
-        self.cdmd_b = ConditionalDenoising(3, size, config.cdmd_b)
-        self.shared = SharedExpert(size, config.max_history, config.meie)
-        self.unique = nn.ModuleList(Encoder(3, size, config.max_history, config.meie) for _ in info.behaviors)
-        self.fusion = RoutingFusion(3 * count, size)
-        self.items = ItemEncoder(info.num_items, config.id_size, size)
+        self.cdmd_m = ModalityDenoising(config, self.inputs.shapes)
+        # with one behavior there is nothing shallower to be denoised
+        self.cdmd_b = BehaviorDenoising(config, salt=len(self.inputs.shapes)) if count > 1 else None
+        self.shared = SharedExpert(size, config.max_history, meie) if meie.enabled and meie.shared else None
+        encoders = (1 if meie.tie_behaviors else count) if meie.enabled else 0
+        self.unique = nn.ModuleList(Encoder(3, size, config.max_history, meie) for _ in range(encoders))
+        self.fusion = (
+            RoutingFusion(config.fusion, 3 * count, size, meie.shared)
+            if meie.enabled
+            else MeanFusion(3 * count, size)
+        )
+        self.items = make_head(config, info.num_items, self.fusion.width)
+        self.register_buffer("target_share", torch.zeros(info.num_items + 1), persistent=False)
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the one stage: favors with their prefixes, Adam, gradient norm 1."""
         c = self.config
         return (
             Stage(
-                view=Next(c.max_history, "target", c.max_targets_per_user),
+                view=Next(
+                    c.max_history, "last" if c.targets == "last_only" else "target", c.max_targets_per_user
+                ),
                 learning_rate=c.learning_rate,
                 batch_size=c.batch_size,
                 micro_batch=c.micro_batch,
@@ -56,9 +83,14 @@ class M3BSR(Recommender):
         )
 
     def start_epoch(self, epoch: int, events: TrainingEvents) -> None:
-        """Start the item bias at the log frequency of the targets, so that training begins at popularity."""
-        if epoch == 0:
-            counts = torch.from_numpy(events.item_counts(self.target_behavior))
+        """Count the targets; start the item bias at their log frequency, so that training begins at
+        popularity.
+        """
+        if epoch > 0:
+            return
+        counts = torch.from_numpy(events.item_counts(self.target_behavior))
+        self.target_share.copy_(counts / counts.sum().clamp(min=1))
+        if self.config.popularity_bias:
             with torch.no_grad():
                 self.items.bias.copy_(torch.log((counts + 1) / (counts + 1).sum()))
 
@@ -66,111 +98,96 @@ class M3BSR(Recommender):
         """Return L = L_main + lambda_c L_contrast + lambda_m L_m + lambda_b L_b and its terms.  # Eq. 24"""
         c = self.config
         assert batch.target is not None
-        interest, vectors, error_m, error_b = self._interest(batch)
-        main = self._main(interest, batch.target)
-        contrast = disentanglement(vectors, c.disent.temperature)  # Eq. 20
-        loss = main + c.disent.weight * contrast + c.cdmd_m.weight * error_m + c.cdmd_b.weight * error_b
-        return {"loss": loss, "main": main, "contrast": contrast, "modality": error_m, "behavior": error_b}
+        events = layout(batch, self.target_behavior)
+        streams = self.denoised(batch, events)
+        interest, vectors = self.interest(streams.behavior, events)
+        main = main_loss(
+            interest, batch.target, self.item_vectors, self.items.bias, self.target_share, c.softmax
+        )
+        terms = dict(streams.errors)
+        if vectors is not None:
+            terms = {"contrast": disentanglement(vectors, c.disent), **terms}  # Eq. 20
+        weights = {"contrast": c.disent.weight, "modality": c.cdmd_m.weight, "behavior": c.cdmd_b.weight}
+        loss = main
+        for name, term in terms.items():
+            loss = loss + weights[name] * term
+        return {"loss": loss, "main": main, **terms}
 
     def encode(self, batch: Batch) -> Tensor:
-        """Return y, (B, D)."""
-        return self._interest(batch)[0]
+        """Return y, (B, width)."""
+        events = layout(batch, self.target_behavior)
+        return self.interest(self.denoised(batch, events).behavior, events)[0]
 
     def encode_items(self) -> Tensor:
-        """Return the item encoder's table, (N + 1, D)."""
-        return self.items.table(self.inputs)
+        """Return the item vectors, (N + 1, width)."""
+        return self.item_vectors()
 
     def score_encoded(self, encoded: Tensor, candidates: Tensor, items: Tensor) -> Tensor:
         """Return y . E_i + b_i, (B, C)."""
         return dot_scores(encoded, items, candidates, self.items.bias)
 
-    def streams(self, batch: Batch) -> Tensor:
-        """Return X[m], (3, B, L, D), zero where padded; m in (id, image, text).  # Eq. 3-5"""
-        history = batch.history
-        ids = self.inputs.project_id(self.inputs.ids(history, batch.user))
-        content = [self.inputs.modality(index, history) for index in range(1, len(MODALITIES))]
-        return torch.stack([ids, *content]) * batch.mask[None, :, :, None]
+    def diagnostics(self, batch: Batch) -> dict[str, Diagnostic]:
+        """Return norms, gates, cosines and noise errors; defined in `diagnostics`."""
+        return shown(self, batch)
 
-    def denoise_modalities(self, streams: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Denoise image and text under the ids of the same behavior (CDMD-M).  # Eq. 6-10
-
-        Returns:
-            Y, (3, B, L, D), and L_m: the mean over behaviors and modalities of the mean over valid positions.
-        """
-        mask = batch.mask
-        same = (batch.behavior[:, :, None] == batch.behavior[:, None]) & mask[:, None]  # (B, L, L)
-        condition = streams[:1].expand(2, -1, -1, -1)
-        denoised, error = self.cdmd_m(streams[1:], mask, condition, same)
-        means = [masked_mean(error, batch.behavior == b + 1) for b in range(self.target_behavior)]
-        return torch.cat([streams[:1], denoised]), torch.stack(means).mean()
-
-    def denoise_behaviors(
-        self, shallow: Tensor, mask: Tensor, deep: Tensor, deep_mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Denoise the shallower behaviors under the target behavior, modality by modality (CDMD-B).  # Eq.
-        11-13
-
-        Returns:
-            Z of the shallower behaviors, (3, B, Lc, D), and L_b.
-        """
-        denoised, error = self.cdmd_b(shallow, mask, deep, deep_mask[:, None])
-        return denoised, masked_mean(error, mask)
-
-    def _interest(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return y (B, D), the interest vectors (1 + 3 A, B, D), L_m and L_b."""
-        streams, error_m = self.denoise_modalities(self.streams(batch), batch)
-        shallower = tuple(range(1, self.target_behavior))
-        places, mask = self._places(batch, *shallower)
-        deep_places, deep_mask = self._places(batch, self.target_behavior)
-        deep = gather(streams, deep_places)
-        shallow, error_b = self.denoise_behaviors(gather(streams, places), mask, deep, deep_mask)
-        streams = scatter(streams, places, shallow, mask)
-        common = self.shared(shallow, mask, deep, deep_mask)
-        unique = [self._unique(streams, batch, behavior) for behavior in range(1, self.target_behavior + 1)]
-        vectors = torch.cat([common[None], *unique])
-        return self.fusion(common, vectors[1:]), vectors, error_m, error_b
-
-    def _unique(self, streams: Tensor, batch: Batch, behavior: int) -> Tensor:
-        """Return u[b, m] of one behavior, (3, B, D).  # Eq. 18, 19"""
-        places, mask = self._places(batch, behavior)
-        return self.unique[behavior - 1](gather(streams, places), mask)
-
-    @staticmethod
-    def _places(batch: Batch, *behaviors: int) -> tuple[Tensor, Tensor]:
-        """Return where the events of some behaviors stand in the history, (B, Lb), and their mask."""
-        items, places = batch.stream(*behaviors)
-        return places, items > 0
-
-    def _main(self, interest: Tensor, target: Tensor) -> Tensor:
-        """Return the softmax loss over the catalog, full or sampled.  # Eq. 23, 24"""
-        options, num_items = self.config.softmax, self.info.num_items
-        if num_items <= options.full_up_to:
-            return chunked_cross_entropy(interest, self.encode_items(), target, bias=self.items.bias)
-        negatives = torch.randint(1, num_items + 1, (options.negatives,), device=target.device)
-        ids, place = torch.unique(torch.cat([target, negatives]), return_inverse=True)
-        rows = self.items(self.inputs, ids)
-        return sampled_cross_entropy(
-            interest, rows, place[: len(target)], place[len(target) :], bias=self.items.bias[ids]
+    def denoised(self, batch: Batch, events: Layout) -> Denoised:
+        """Run the input layer and both denoising stages.  # Eq. 3-13"""
+        ids = self.inputs.id_stream(batch.history, batch.user)
+        content = self.inputs.content_streams(batch.history)
+        parts, error = self.cdmd_m(content, ids, batch.behavior, batch.user)
+        modality = torch.cat([ids[None], self.inputs.finished(parts, batch.mask)])
+        errors = {}
+        if error is not None:
+            means = [masked_mean(error, batch.behavior == b + 1) for b in range(self.target_behavior)]
+            errors["modality"] = torch.stack(means).mean()
+        if self.cdmd_b is None:
+            return Denoised(modality, modality, errors)
+        shallow, deep = events.shallower, events.target
+        denoised, error = self.cdmd_b(
+            shallow.of(modality), shallow.mask, deep.of(modality), deep.mask, batch.user
         )
+        if error is not None:
+            errors["behavior"] = masked_mean(error, shallow.mask)
+        return Denoised(modality, scatter(modality, shallow.places, denoised, shallow.mask), errors)
 
+    def interest(self, streams: Tensor, events: Layout) -> tuple[Tensor, Tensor | None]:
+        """Read interests from the denoised streams.
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean of (G, B, L) over valid positions (B, L), then over G; 0 where nothing is valid."""
-    return (values * mask).sum() / (mask.sum().clamp(min=1) * len(values))
+        Args:
+            streams: Z, (3, B, L, D).
+            events: where the behaviors stand in them.
 
+        Returns:
+            y (B, width), and the interest vectors (1 + 3 A, B, D), h_common first where there is one, or None
+            without experts.
+        """
+        with self._mixed_precision():
+            if isinstance(self.fusion, MeanFusion):
+                return self.fusion([(each.of(streams), each.mask) for each in events.each]).float(), None
+            common, unique = self.experts(streams, events)
+            y = self.fusion(common, unique).float()
+        vectors = unique if common is None else torch.cat([common[None], unique])
+        return y, vectors.float()
 
-def gather(streams: Tensor, places: Tensor) -> Tensor:
-    """Return (3, B, Lb, D) from (3, B, L, D) at places (B, Lb); rows of padding hold whatever stands at place
-    0.
-    """
-    index = places[None, :, :, None].expand(len(streams), -1, -1, streams.shape[-1])
-    return streams.gather(2, index)
+    def experts(self, streams: Tensor, events: Layout) -> tuple[Tensor | None, Tensor]:
+        """Return h_common (B, D), or None, and the unique vectors u, (3 A, B, D).  # Eq. 14-19"""
+        common = None
+        if self.shared is not None:
+            shallow, deep = events.shallower, events.target
+            common = self.shared(shallow.of(streams), shallow.mask, deep.of(streams), deep.mask)
+        # tied, the last encoder is the only one
+        encoders = [self.unique[min(place, len(self.unique) - 1)] for place in range(self.target_behavior)]
+        unique = [
+            encoder(each.of(streams), each.mask) for encoder, each in zip(encoders, events.each, strict=True)
+        ]
+        return common, torch.cat(unique)
 
+    def item_vectors(self, items: Tensor | None = None) -> Tensor:
+        """Return E of items (K,), or the table of all of them (N + 1, width), float32.  # Eq. 23"""
+        with self._mixed_precision():
+            found = self.items.table(self.inputs) if items is None else self.items(self.inputs, items)
+        return found.float()
 
-def scatter(streams: Tensor, places: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-    """Return the streams with (3, B, Lb, D) put back at their places where the mask (B, Lb) is True."""
-    length = streams.shape[2]
-    spare = torch.where(mask, places, length)  # padding is written to a column that is cut off again
-    wide = torch.cat([streams, streams[:, :, :1]], 2)
-    index = spare[None, :, :, None].expand(len(streams), -1, -1, streams.shape[-1])
-    return wide.scatter(2, index, values)[:, :, :length]
+    def _mixed_precision(self) -> torch.autocast:
+        device = self.items.bias.device.type
+        return torch.autocast(device, torch.bfloat16, enabled=self.config.autocast)

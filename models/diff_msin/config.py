@@ -1,0 +1,99 @@
+"""Options of Diff-MSIN, each with its symbol; "released" is the authors' public code."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class DiffMSINConfig:
+    """Options of Diff-MSIN."""
+
+    variant: Literal["repaired", "released"] = "repaired"
+    """`released` brings back five defects of the released code and its raw inputs; see the card."""
+    hidden_size: int = 64
+    """d; `released` takes the width of the widest feature table instead (512 for CLIP), unprojected."""
+    steps: int | None = None
+    """T, rounds of noising and reversing in SRC; None: 10, in `released` 12."""
+    noise: float | None = None
+    """Standard deviation of the noise e of each round; None: 0.1, in `released` 1."""
+    own_share: float | None = None
+    """Share of a modality's own stream in its eps; None: 0, eps is what the others say; `released` 1."""
+    grad_last: int | None = None
+    """Gradient flows through the last k rounds only; None: through all. Cheaper, changes gradients."""
+    mfe: Literal["residual", "gated"] = "residual"
+    """Experts: H + F(H) per modality; or, gated, mixed with what the shared expert says of all of them."""
+    history: Literal["merged", "click", "favor"] = "merged"
+    """Events read: all, the shallower behaviors' (as published), or the target behavior's."""
+    backbone: Literal["din", "none"] = "din"
+    """The DIN branch on ids, on or off."""
+    fdaf: Literal["score_map", "gated_cross"] = "score_map"
+    """Fusion: a map of scores over streams and positions; or gates, a cross network and attention."""
+    score_pool: Literal["flat", "sum"] = "flat"
+    """The score map enters the head position by position, or summed over positions."""
+    cross_layers: int = 3
+    """Layers of the cross network of `gated_cross`."""
+    num_heads: int = 4
+    """Heads of the attention of `gated_cross`."""
+    attention_hidden: tuple[int, ...] = (80, 40)
+    """Widths of the activation unit of the DIN branch."""
+    head_hidden: tuple[int, ...] = (256, 128)
+    """Widths of the last perceptron."""
+    decouple: Literal["mean_cos", "sq_cos", "r_style"] = "mean_cos"
+    """L_dec: mean cosine of the pooled streams, mean squared cosine, or unique minus shared outputs."""
+    loss_weight_decouple: float = 0.1
+    """Of L_dec."""
+    syn_loss: Literal["hinge", "hinge_margin", "released"] | None = None
+    """L_syn; `released` pushes positives away from the target. None: `hinge`, in `released` that one."""
+    loss_weight_synergy: float = 0.05
+    """Of L_syn."""
+    objective: Literal["bce", "softmax"] = "bce"
+    """Binary cross entropy of each item, or cross entropy of the real one among its negatives."""
+    negatives: int = 4
+    """Uniform negatives of each positive, drawn anew each epoch."""
+    max_targets_per_user: int | None = 10
+    """Positives drawn per user and epoch; None takes all."""
+    max_history: int = 50
+    """L, latest events read."""
+    trainable_features: bool = False
+    """Image and text vectors move in training; `released` always moves them."""
+    score_chunk: int = 100
+    """User-item pairs scored at once; bounds memory."""
+    learning_rate: float = 1e-3
+    """Of Adam."""
+    weight_decay: float = 0.0
+    """Of Adam, on matrices and tables."""
+    batch_size: int = 640
+    """Rows per step: positives and their negatives."""
+    epochs: int = 200
+    """Most epochs."""
+    patience: int = 10
+    """Epochs without a better validation NDCG@10."""
+
+    def __post_init__(self) -> None:
+        if self.fdaf == "gated_cross" and self.hidden_size % self.num_heads:
+            raise ValueError(f"num_heads={self.num_heads} does not divide hidden_size={self.hidden_size}")
+
+    @property
+    def released(self) -> bool:
+        """True for `variant=released`."""
+        return self.variant == "released"
+
+    @property
+    def rounds(self) -> int:
+        """T as it is run."""
+        return self.steps if self.steps is not None else 12 if self.released else 10
+
+    @property
+    def noise_scale(self) -> float:
+        """The noise as it is run."""
+        return self.noise if self.noise is not None else 1.0 if self.released else 0.1
+
+    @property
+    def residual(self) -> float:
+        """The own share as it is run."""
+        return self.own_share if self.own_share is not None else 1.0 if self.released else 0.0
+
+    @property
+    def synergy(self) -> str:
+        """L_syn as it is run."""
+        return self.syn_loss or ("released" if self.released else "hinge")

@@ -1,0 +1,175 @@
+"""The block that CDMD-M and CDMD-B share: the start of the chain, the reverse process (Eq. 8, 12) and the
+denoising loss (Eq. 10, 13) in its three readings.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from bench.models.m3bsr.config import Denoising, Start
+from bench.models.m3bsr.noise import seeded_normal
+from bench.models.m3bsr.predictor import PREDICTORS, Condition
+from bench.models.m3bsr.schedule import Coefficients, Schedule
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What all steps of one call share."""
+
+    table: Coefficients
+    condition: Condition
+    times: Tensor
+    """(k, G, 1, 1, size or 1), of the steps of the path."""
+    draw: Callable[[int], Tensor]
+    """Standard normal noise of the streams' shape; its argument numbers the draws of inference."""
+
+
+class ConditionalDenoising(nn.Module):
+    """G streams denoised under a condition.
+
+    Args:
+        groups: G.
+        size: width of the streams.
+        width: D, of the condition and the attention.
+        options: of the stage.
+        salt: number of the block in its model, so that two blocks do not share the noise of inference.
+    """
+
+    def __init__(self, groups: int, size: int, width: int, options: Denoising, salt: int = 0) -> None:
+        super().__init__()
+        self.options = options
+        self.seed = 10_000 * (options.noise_seed * 16 + salt)  # draws are numbered below 10,000
+        self.schedule = Schedule(options)
+        self.predictor = PREDICTORS[options.predictor](groups, size, width, options)
+
+    def forward(
+        self, clean: Tensor, mask: Tensor, condition: Tensor, seen: Tensor, user: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Denoise streams.
+
+        Args:
+            clean: x_0, (G, B, Lq, size).
+            mask: (B, Lq) bool.
+            condition: (G, B, Lk, D).
+            seen: (B, Lq or 1, Lk) bool, which condition positions a query may see.
+            user: (B,) int64, whose noise inference draws.
+
+        Returns:
+            The denoised streams (G, B, Lq, size), zero where padded, and in training the error of Eq. 10 or
+            13, (G, B, Lq), averaged over coordinates and steps; None in inference.
+        """
+        real = mask[None, :, :, None].to(clean.dtype)
+        chain = self._prepare(clean, condition, seen, user)
+        if self.training and self.options.loss != "eps":
+            denoised, error = self._simulated(clean, real, chain)
+            return denoised * real, error
+        start = self.options.train_start if self.training else self.options.infer_start
+        denoised = self._reverse(clean, start, real, chain) * real
+        return denoised, self._error(clean, real, chain) if self.training else None
+
+    def noise_errors(
+        self, clean: Tensor, mask: Tensor, condition: Tensor, seen: Tensor, user: Tensor
+    ) -> Tensor:
+        """Return the squared error of the predicted noise at every step, (T, G, B, Lq).
+
+        The noise is drawn by seed and user: the marginal noise, or that of the last step alone where the loss
+        trains for it. Arguments as in `forward`.
+        """
+        real = mask[None, :, :, None].to(clean.dtype)
+        chain = self._prepare(clean, condition, seen, user)
+        errors = []
+        for step in range(1, self.options.steps + 1):
+            noise, earlier = (seeded_normal(user, _shape(clean), self.seed + n + step) for n in (3000, 6000))
+            at = torch.tensor([step], device=clean.device)
+            x = chain.table.noised(clean, noise, at[0])
+            if self.schedule.one_step:
+                x = chain.table.one_step(chain.table.noised(clean, earlier, at[0] - 1), noise, step)
+            errors.append(self._error_at(x * real, chain, at, noise))
+        return torch.stack(errors)
+
+    def _prepare(self, clean: Tensor, condition: Tensor, seen: Tensor, user: Tensor) -> Chain:
+        def draw(number: int) -> Tensor:
+            if self.training:
+                return torch.randn_like(clean)
+            return seeded_normal(user, _shape(clean), self.seed + number)
+
+        times = self.predictor.times(self.schedule.path).movedim(0, 1)  # (k, G, size)
+        ready = self.predictor.cross.condition(condition, seen)
+        return Chain(self.schedule(), ready, times[:, :, None, None], draw)
+
+    def _reverse(self, clean: Tensor, start: Start, real: Tensor, chain: Chain) -> Tensor:
+        """Start the chain and run it from T to 1.  # Eq. 8, 12"""
+        if start == "none":
+            return clean
+        x = self._start(clean, start, chain) * real
+        for place in range(len(chain.times)):
+            x = self._step(x, place, chain)
+            if self.options.sampler == "ancestral" and place < len(chain.times) - 1:
+                x = x + chain.table.spread[place] * chain.draw(1 + place)
+        return x
+
+    def _start(self, clean: Tensor, start: Start, chain: Chain) -> Tensor:
+        """Return x_T: a marginal draw, its mean, or x_0 itself."""
+        if start == "clean":
+            return clean
+        noise = chain.draw(0) if start == "noised" else torch.zeros_like(clean)
+        return chain.table.noised(clean, noise, self.schedule.path[0])
+
+    def _step(self, x: Tensor, place: int, chain: Chain) -> Tensor:
+        """Take the reverse step at a place of the path, with a gradient where `grad_last` gives one."""
+        last = self.options.grad_last
+        follow = torch.is_grad_enabled() and (last is None or place >= len(chain.times) - last)
+
+        def once(x: Tensor) -> Tensor:
+            noise = self.predictor(x, chain.condition, chain.times[place])
+            return chain.table.reverse(x, noise, place)
+
+        with torch.set_grad_enabled(follow):
+            if self.options.checkpoint and follow:
+                result: Tensor = checkpoint(once, x, use_reentrant=False)
+                return result
+            return once(x)
+
+    def _error(self, clean: Tensor, real: Tensor, chain: Chain) -> Tensor:
+        """Return the error of the noise predicted at one random step a sample.  # Eq. 10, 13, loss `eps`"""
+        step = torch.randint(1, self.options.steps + 1, (clean.shape[1],), device=clean.device)
+        noise = torch.randn_like(clean)
+        x = chain.table.noised(clean, noise, step[None, :, None, None]) * real
+        return self._error_at(x, chain, step, noise)
+
+    def _error_at(self, x: Tensor, chain: Chain, step: Tensor, noise: Tensor) -> Tensor:
+        """Return |e - eps(x_t)|^2, (G, B, Lq), averaged over coordinates, for steps (B or 1,)."""
+        time = self.predictor.times(step)[:, :, None]  # (G, B or 1, 1, size)
+        return (noise - self.predictor(x, chain.condition, time)).square().mean(-1)
+
+    def _simulated(self, clean: Tensor, real: Tensor, chain: Chain) -> tuple[Tensor, Tensor]:
+        """Run the forward chain step by step and back again.
+
+        The error sums two terms, means over coordinates, and averages them over steps: one for a step taken
+        from the true state (Eq. 10's hat), one for a step taken from the state recovered before (its bar).
+        `trajectory` compares what a step gives with the true state before it. `printed` compares what a step
+        gives with what it was given, noised with denoised, which is least where nothing is denoised.
+
+        Returns:
+            The end of the free-running chain and the error, (G, B, Lq).
+        """
+        states = [clean]
+        for step in range(1, self.options.steps + 1):
+            noise = torch.randn_like(clean)
+            states.append(chain.table.one_step(states[-1], noise, step) * real)  # Eq. 7
+        free, error = states[-1], clean.new_zeros(clean.shape[:-1])
+        for place, step in enumerate(range(self.options.steps, 0, -1)):
+            goals = (states[step], free) if self.options.loss == "printed" else (states[step - 1],) * 2
+            forced, free = self._step(states[step], place, chain), self._step(free, place, chain)
+            for goal, found in zip(goals, (forced, free), strict=True):
+                goal = goal.detach() if self.options.detach_target else goal
+                error = error + (goal - found).square().mean(-1)
+        return free, error / self.options.steps
+
+
+def _shape(streams: Tensor) -> tuple[int, int, int, int]:
+    groups, batch, length, size = streams.shape
+    return groups, batch, length, size

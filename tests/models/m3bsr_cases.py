@@ -1,0 +1,72 @@
+"""A small catalog, a batch with every kind of history, and M3BSR under any options."""
+
+import numpy as np
+import torch
+
+from bench.config import build_options
+from bench.interface import Batch, DatasetInfo, ItemContent
+from bench.models.m3bsr.config import M3BSRConfig
+from bench.models.m3bsr.layout import layout
+from bench.models.m3bsr.model import M3BSR
+
+N, USERS, L = 30, 9, 8
+
+
+def content(image=True, text=True):
+    rng = np.random.default_rng(0)
+    features = {name: rng.standard_normal((N + 1, 12)).astype(np.float32) for name in ("image", "text")}
+    present = {name: rng.random(N + 1) > 0.2 for name in features}
+    for name, kept in (("image", image), ("text", text)):
+        if not kept:
+            del features[name], present[name]
+    return ItemContent(N, features, present, {"brand": rng.integers(0, 4, N + 1).astype(np.int32)})
+
+
+def build(options=None, behaviors=("click", "favor"), seed=0, **modalities):
+    torch.manual_seed(seed)
+    small = {"hidden_size": 16, "id_size": 4, "max_history": L, "micro_batch": 4}
+    config = build_options(M3BSRConfig, {**small, **(options or {})}, "test")
+    return M3BSR(config, DatasetInfo(USERS, N, behaviors, content(**modalities)))
+
+
+def batch(seed=0, rows=6, behaviors=2):
+    g = torch.Generator().manual_seed(seed)
+    history = torch.randint(1, N + 1, (rows, L), generator=g)
+    behavior = torch.randint(1, behaviors + 1, (rows, L), generator=g)
+    start = torch.randint(0, L - 1, (rows, 1), generator=g)
+    real = torch.arange(L) >= start
+    behavior[0] = 1  # a user without favors, where there are two behaviors or more
+    behavior[1] = behaviors  # a user with favors alone
+    real[2] = False  # a user without any event
+    history, behavior = history * real, behavior * real
+    return Batch(torch.arange(rows), history, behavior, torch.zeros_like(history),
+                 target=torch.randint(1, N + 1, (rows,), generator=g))  # fmt: skip
+
+
+def with_other_item(data, behavior, row=3):
+    """Return the batch with the newest item of a behavior changed in one row."""
+    place = int((data.behavior[row] == behavior).nonzero()[-1])
+    history = data.history.clone()
+    history[row, place] = history[row, place] % N + 1
+    return Batch(data.user, history, data.behavior, data.timestamp, target=data.target)
+
+
+def scores(model, data, candidates=None):
+    everything = torch.arange(1, N + 1).expand(len(data), -1)
+    with torch.no_grad():
+        return model.eval().score(data, everything if candidates is None else candidates)
+
+
+def denoised(model, data):
+    """Return Y and Z in inference."""
+    with torch.no_grad():
+        return model.eval().denoised(data, layout(data, model.target_behavior))
+
+
+def loss_of(model, data, seed=5):
+    torch.manual_seed(seed)
+    return model.train().loss(data)
+
+
+def size(module):
+    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,317 @@
+"""Schedule, noise, the reverse chain and the denoising losses (points 1-3 and 14 of the checklist)."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bench.models.m3bsr.config import Denoising
+from bench.models.m3bsr.denoise import ConditionalDenoising
+from bench.models.m3bsr.noise import seeded_normal
+from bench.models.m3bsr.schedule import Schedule
+
+SIZE = 16
+
+
+def table(**options):
+    return Schedule(Denoising(**options))()
+
+
+def block(groups=1, size=SIZE, **options):
+    torch.manual_seed(0)
+    return ConditionalDenoising(groups, size, SIZE, Denoising(**options))
+
+
+def given(rows=5, length=4, groups=1, size=SIZE):
+    """Return stream, mask, condition, what may be seen, and users."""
+    g = torch.Generator().manual_seed(3)
+    clean = torch.randn(groups, rows, length, size, generator=g)
+    condition = torch.randn(groups, rows, 3, SIZE, generator=g)
+    mask = torch.ones(rows, length, dtype=torch.bool)
+    return clean, mask, condition, torch.ones(rows, 1, 3, dtype=torch.bool), torch.arange(rows)
+
+
+def test_schedule_has_the_values_of_the_paper():
+    ten = table()
+    assert ten.beta[1].item() == pytest.approx(0.001) and ten.beta[10].item() == pytest.approx(0.1)
+    assert ten.abar[0] == 1 and (ten.abar.diff() < 0).all()
+    assert ten.abar[10].item() == pytest.approx(0.5923, abs=1e-4)
+    assert table(steps=15).abar[15].item() == pytest.approx(0.4561, abs=1e-4)
+
+
+def test_cosine_schedule_follows_its_formula():
+    abar = table(schedule="cosine", steps=8).abar
+    assert abar[4].item() == pytest.approx(math.cos(0.45 * math.pi / 2) ** 2, abs=1e-6)
+    assert abar[8].item() == pytest.approx(math.cos(0.45 * math.pi) ** 2, abs=1e-6)
+
+
+def test_learnable_schedule_starts_linear_stays_sorted_and_gets_gradients():
+    schedule = Schedule(Denoising(schedule="learnable"))
+    torch.testing.assert_close(schedule().beta[2:-1], table().beta[2:-1], atol=1e-6, rtol=1e-5)
+    with torch.no_grad():
+        schedule.level.copy_(torch.randn(10) * 30)
+    beta = schedule().beta[1:]
+    assert (beta.diff() >= 0).all() and beta.min() >= 0.001 - 1e-9 and beta.max() <= 0.1 + 1e-9
+    learned = block(schedule="learnable")
+    denoised, error = learned.train()(*given())
+    (denoised.square().sum() + error.sum()).backward()
+    assert learned.schedule.level.grad.abs().min() > 0
+
+
+def test_true_noise_recovers_the_input_from_the_closed_form():
+    coefficients = table()
+    clean, noise = torch.randn(2, 1000, 16)
+    for step in range(1, 11):
+        x = coefficients.noised(clean, noise, torch.tensor(step))
+        abar = coefficients.abar[step]
+        torch.testing.assert_close((x - (1 - abar).sqrt() * noise) / abar.sqrt(), clean, atol=1e-5, rtol=1e-5)
+
+
+def test_printed_pair_of_one_step_noise_recovers_the_state_before():
+    """Eq. 7 without the bar and Eq. 8 as printed belong together."""
+    coefficients = table(loss="trajectory")
+    before, noise = torch.randn(2, 100, 16)
+    for place, step in enumerate(range(10, 0, -1)):
+        x = coefficients.one_step(before, noise, step)
+        torch.testing.assert_close(coefficients.reverse(x, noise, place), before, atol=1e-5, rtol=1e-5)
+
+
+def test_marginal_noise_in_the_printed_step_is_subtracted_twice():
+    """sqrt((1 - abar_10) / (1 - alpha_10)) with abar_10 = 0.5923 and alpha_10 = 0.9."""
+    ratio = table(loss="trajectory").shift[0] / table().shift[0]
+    assert ratio.item() == pytest.approx(math.sqrt((1 - 0.5923) / 0.1), abs=1e-3)
+
+
+def test_reverse_step_is_the_mean_of_the_gaussian_posterior():
+    """q(x_{t-1} | x_t, x_0) in the textbook form of Ho et al. 2020, Eq. 7: an independent expression."""
+    coefficients = table()
+    clean, noise = torch.randn(2, 50, 16).double()
+    for place, step in enumerate(range(10, 0, -1)):
+        beta, abar, before = (
+            float(v) for v in (coefficients.beta[step], coefficients.abar[step], coefficients.abar[step - 1])
+        )
+        x = math.sqrt(abar) * clean + math.sqrt(1 - abar) * noise
+        expected = (math.sqrt(before) * beta * clean + math.sqrt(1 - beta) * (1 - before) * x) / (1 - abar)
+        torch.testing.assert_close(coefficients.reverse(x, noise, place), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_leap_is_the_posterior_mean_over_the_steps_left_out():
+    """With alpha = abar_t / abar_s the textbook form holds for any s < t."""
+    schedule = Schedule(Denoising(reverse_steps=3))
+    coefficients, path = schedule(), schedule.path.tolist()
+    assert path == [10, 7, 3]
+    clean, noise = torch.randn(2, 50, 16).double()
+    for place, (step, before) in enumerate(zip(path, [7, 3, 0], strict=True)):
+        abar, earlier = coefficients.abar[step].item(), coefficients.abar[before].item()
+        alpha = abar / earlier
+        x = math.sqrt(abar) * clean + math.sqrt(1 - abar) * noise
+        mean = math.sqrt(earlier) * (1 - alpha) * clean + math.sqrt(alpha) * (1 - earlier) * x
+        found = coefficients.reverse(x, noise, place)
+        torch.testing.assert_close(found, mean / (1 - abar), atol=1e-5, rtol=1e-5)
+
+
+def test_all_steps_in_order_are_a_path_without_leaps():
+    assert Schedule(Denoising()).path.tolist() == list(range(10, 0, -1))
+    whole, named = block(), block(reverse_steps=10)
+    for one in (whole, named):
+        one.eval()
+    assert torch.equal(whole(*given())[0], named(*given())[0])
+
+
+def test_noise_keeps_unit_variance_at_every_step():
+    coefficients = table()
+    for step in range(1, 11):
+        x = coefficients.noised(torch.randn(200_000), torch.randn(200_000), torch.tensor(step))
+        assert x.var().item() == pytest.approx(1.0, abs=0.02)
+
+
+def test_noise_of_inference_is_standard_normal_and_differs_by_seed_user_and_place():
+    noise = seeded_normal(torch.arange(400), (2, 400, 10, 16), 0)
+    assert noise.mean().item() == pytest.approx(0, abs=0.01)
+    assert noise.var().item() == pytest.approx(1, abs=0.01)
+    assert noise.pow(4).mean().item() == pytest.approx(3, abs=0.1)  # kurtosis of the normal distribution
+    for axis in range(4):
+        rolled = noise.roll(1, axis)
+        assert (noise * rolled).mean().abs().item() < 0.01
+    other = seeded_normal(torch.arange(400), (2, 400, 10, 16), 1)
+    assert (noise * other).mean().abs().item() < 0.01
+
+
+def test_noise_of_inference_depends_on_nobody_else_and_not_on_padding():
+    whole = seeded_normal(torch.tensor([7, 3, 11]), (2, 3, 10, 16), 5)
+    alone = seeded_normal(torch.tensor([3]), (2, 1, 4, 16), 5)
+    assert torch.equal(whole[:, 1:2, -4:], alone)
+
+
+def test_starts_of_the_chain_are_what_they_are_called():
+    clean, *rest = given()
+    abar = table().abar[10]
+    found = {}
+    for start in ("mean", "clean", "noised"):
+        one = block(infer_start=start).eval()
+        chain = one._prepare(clean, rest[1], rest[2], rest[3])
+        found[start] = one._start(clean, start, chain)
+    torch.testing.assert_close(found["mean"], abar.sqrt() * clean)
+    assert torch.equal(found["clean"], clean)
+    noise = (found["noised"] - found["mean"]) / (1 - abar).sqrt()
+    assert noise.var().item() == pytest.approx(1, abs=0.2)
+    assert torch.equal(block(infer_start="none").eval()(clean, *rest)[0], clean)
+
+
+def test_ancestral_sampler_adds_noise_of_the_step_in_all_but_the_last():
+    spread = table(sampler="ancestral").spread
+    torch.testing.assert_close(spread[:-1], table().beta.flip(0)[:9].sqrt())
+    assert spread[-1] == 0
+    means, noisy = (block(sampler=name).eval()(*given())[0] for name in ("mean", "ancestral"))
+    assert not torch.allclose(means, noisy)
+    assert torch.equal(noisy, block(sampler="ancestral").eval()(*given())[0])
+
+
+def test_trajectory_loss_of_one_step_is_the_scaled_error_of_the_noise():
+    """(1 - alpha) / alpha |e - e_hat|^2, once for each of the two terms, which are one with a single step."""
+    one = block(loss="trajectory", steps=1, beta_last=0.1).train()
+    clean, mask, condition, seen, user = given()
+    torch.manual_seed(4)
+    _, error = one(clean, mask, condition, seen, user)
+    torch.manual_seed(4)
+    noise = torch.randn_like(clean)
+    x = math.sqrt(0.9) * clean + math.sqrt(0.1) * noise
+    time = one.predictor.times(torch.tensor([1]))[:, :, None]
+    predicted = one.predictor(x, one.predictor.cross.condition(condition, seen), time)
+    expected = 2 * 0.1 / 0.9 * (noise - predicted).square().mean(-1)
+    torch.testing.assert_close(error, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_trajectory_term_from_the_true_state_is_the_scaled_error_at_every_step():
+    coefficients = table(loss="trajectory")
+    before, noise, predicted = torch.randn(3, 50, 16)
+    for place, step in enumerate(range(10, 0, -1)):
+        x = coefficients.one_step(before, noise, step)
+        gap = (before - coefficients.reverse(x, predicted, place)).square().sum(-1)
+        beta = coefficients.beta[step]
+        expected = beta / (1 - beta) * (noise - predicted).square().sum(-1)
+        torch.testing.assert_close(gap, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_printed_loss_is_zero_where_nothing_is_denoised():
+    """e_hat = (1 - sqrt(alpha)) / sqrt(1 - alpha) x leaves every state as it is."""
+    one = block(loss="printed", steps=3).train()
+    beta = one.schedule().beta.flip(0)[:3]
+
+    class Idle(torch.nn.Module):
+        calls = 0
+
+        def forward(self, x, condition, time):
+            place = self.calls // 2  # a step is taken from the true and from the recovered state
+            self.calls += 1
+            return (1 - (1 - beta[place]).sqrt()) / beta[place].sqrt() * x
+
+    idle = Idle()
+    idle.cross, idle.times = one.predictor.cross, one.predictor.times
+    one.predictor = idle
+    assert one(*given())[1].max().item() < 1e-10
+
+
+@pytest.mark.parametrize("loss", ["eps", "trajectory"])
+def test_noise_errors_judge_the_noise_that_the_loss_trains_for(loss):
+    """For unit Gaussian x_0 the best guess of one-step noise is sqrt(beta) x, and its error 1 - beta."""
+    one = block(loss=loss).eval()
+    beta = one.schedule().beta[1:]
+    steps = iter(range(10))
+
+    class Best(torch.nn.Module):
+        def forward(self, x, condition, time):
+            return beta[next(steps)].sqrt() * x
+
+    best = Best()
+    best.cross, best.times = one.predictor.cross, one.predictor.times
+    one.predictor = best
+    found = one.noise_errors(*given(rows=400, length=8)).mean((1, 2, 3))
+    against = 1 - 2 * (beta * (1 - one.schedule().abar[1:])).sqrt() + beta  # of marginal noise
+    expected = against if loss == "eps" else 1 - beta
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0)
+
+
+def test_goal_of_a_simulated_loss_gets_a_gradient_only_where_asked():
+    slopes = {}
+    for detached in (True, False):
+        one = block(loss="trajectory", steps=2, detach_target=detached).train()
+        clean, *rest = given()
+        torch.manual_seed(4)
+        _, error = one(clean.requires_grad_(), *rest)
+        slopes[detached] = torch.autograd.grad(error.sum(), clean)[0]
+    assert not torch.allclose(slopes[True], slopes[False])
+
+
+@pytest.mark.parametrize("predictor", ["decoupled", "residual", "printed"])
+def test_a_stream_may_be_wider_or_narrower_than_its_condition(predictor):
+    one = block(groups=2, size=6, predictor=predictor).train()
+    clean, mask, _, seen, user = given(groups=2, size=6)
+    denoised, error = one(clean, mask, torch.randn(2, 5, 3, SIZE), seen, user)
+    assert denoised.shape == clean.shape and error.shape == clean.shape[:3]
+
+
+def test_residual_predictor_starts_at_x_and_the_printed_one_in_the_span_of_its_condition():
+    clean, mask, condition, seen, user = given()
+    residual = block(predictor="residual")
+    ready = residual.predictor.cross.condition(condition, seen)
+    assert torch.equal(residual.predictor(clean, ready, torch.zeros(1)), clean)
+    printed = block(predictor="printed", num_heads=1)
+    out = printed.predictor(clean, printed.predictor.cross.condition(condition, seen), torch.zeros(1))
+    basis = torch.cat([condition, printed.predictor.cross.null.expand(1, 5, 1, SIZE)], 2)
+    values = printed.predictor.cross.output(printed.predictor.cross.key_and_value(basis).chunk(2, -1)[1])
+    left = out - (out @ torch.linalg.pinv(values) @ values)
+    assert left.abs().max().item() < 1e-4 < out.abs().max().item()
+
+
+def errors_of(predictor, steps=200):
+    """Return the noise error at the beginning and end of training on correlated features; no skill is 1."""
+    one = block(predictor=predictor)
+    optimizer = torch.optim.Adam(one.parameters(), lr=3e-3)
+    mask = torch.ones(32, 6, dtype=torch.bool)
+    basis = torch.randn(4, SIZE)
+    errors = []
+    for _ in range(steps):
+        clean = F.layer_norm(torch.randn(1, 32, 6, 4) @ basis, (SIZE,))
+        _, error = one.train()(clean, mask, clean, mask[:, None], torch.arange(32))
+        optimizer.zero_grad()
+        error.mean().backward()
+        optimizer.step()
+        errors.append(error.mean().item())
+    return np.mean(errors[:5]), np.mean(errors[-20:])
+
+
+def test_noise_prediction_learns_and_the_printed_predictor_learns_less():
+    before, after = errors_of("decoupled")
+    assert after < 0.9 < before
+    assert errors_of("printed")[1] > after + 0.1
+
+
+def test_checkpointed_steps_give_equal_gradients():
+    found = []
+    for kept in (False, True):
+        one = block(checkpoint=kept).train()
+        torch.manual_seed(1)
+        denoised, _ = one(*given())
+        denoised.square().sum().backward()
+        found.append([p.grad.clone() for p in one.parameters()])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_grad_last_keeps_the_values_and_shortens_the_gradient():
+    values, slopes = [], []
+    for last in (None, 3):
+        one = block(grad_last=last).train()
+        clean, *rest = given()
+        clean.requires_grad_()
+        torch.manual_seed(1)
+        denoised, _ = one(clean, *rest)
+        denoised.square().sum().backward()
+        values.append(denoised.detach())
+        slopes.append((clean.grad, one.predictor.narrow.weight.grad))
+    torch.testing.assert_close(*values)
+    assert slopes[0][0].abs().sum() > 0 and slopes[1][0] is None
+    assert not torch.allclose(slopes[0][1], slopes[1][1]) and slopes[1][1].abs().sum() > 0
