@@ -202,7 +202,8 @@ def _target(reader: str, name: str | None, overrides: Mapping[str, Any], sources
     """Return the folder to prepare into.
 
     Raises:
-        UserError: no such reader, or the name is no file name, or is that of another data set or of the usual preparation.
+        UserError: no such reader, or the name is no file name, or is that of another data set or of the usual
+            preparation.
     """
     if reader not in sources:
         raise UserError(f"{reader}: no data set of this name can be prepared; {hint(reader, sources)}")
