@@ -1,5 +1,6 @@
 """A long log in runs and buckets gives what the same events give when they are held at once."""
 
+import errno
 from collections.abc import Iterator
 
 import numpy as np
@@ -129,3 +130,17 @@ def test_a_faulty_part_is_refused_and_nothing_looks_prepared(tmp_path):
     with pytest.raises(UserError, match="timestamp is -4"):
         made(Slices(events), tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_full_disk_is_one_line_and_what_was_read_is_kept(tmp_path, small_buckets):
+    stream = Slices(log())
+
+    def full(told, done, of):
+        if told == "events sorted":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match="the disk is full.*BENCH_DATA.*parts of a long log are kept"):
+        made(stream, tmp_path / "x", full)
+    assert [path.name for path in tmp_path.iterdir()] == [".unfinished"]
+    made(stream, tmp_path / "x")
+    assert stream.read == 109  # nothing was read twice
