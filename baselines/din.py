@@ -26,6 +26,7 @@ CARD = Card(
     label="DIN",
     model="DIN",
     family="ctr",
+    tasks=("ctr",),
     paper="Zhou et al.: Deep Interest Network for Click-Through Rate Prediction. KDD 2018, arXiv:1706.06978",
     year=2018,
     inputs="item ids and attributes of all behaviors, behavior type dropped; no modality; impressions view",

@@ -22,6 +22,7 @@ CARD = Card(
     label="DNN",
     model="DNN",
     family="ctr",
+    tasks=("ctr",),
     paper="Covington, Adams, Sargin: Deep Neural Networks for YouTube Recommendations. RecSys 2016; the "
     "BaseModel of Zhou et al., KDD 2018, arXiv:1706.06978",
     year=2016,

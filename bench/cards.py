@@ -40,6 +40,8 @@ class Card:
     """True where no official code was found and the paper alone does not fix the model; tables say so."""
     notes: str = ""
     """Anything else a user of the model should know."""
+    tasks: tuple[str, ...] = ("rank", "ctr")
+    """Tables that `all` puts it into; chosen by its name it can stand in any. Empty: by name alone."""
     variants: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
     """Ablations: name -> (what the label adds, the options changed, dotted keys):
     `{"no_gate": ("w/o gate", {"gate.enabled": False})}`. Chosen as `NAME:no_gate`, run by `bench ablate`."""

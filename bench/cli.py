@@ -123,7 +123,7 @@ def run(
     from bench.registry import entries, select
     from bench.report.tables import write_tables
 
-    chosen = select(models)
+    chosen = select(models, task.value)
     settings = parse_settings(set_ or [], {*entries(), *(entry.card.name for entry in chosen)})
     limits = {"epochs": epochs, "max_minutes": max_minutes, "device": device}
     training = {name: value for name, value in limits.items() if value is not None}

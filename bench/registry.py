@@ -118,7 +118,7 @@ def variants(entry: Entry) -> list[Entry]:
     return made
 
 
-def select(spec: str) -> list[Entry]:
+def select(spec: str, task: str = "rank") -> list[Entry]:
     """Return the models that a comma list chooses, each once, in the order of the tables, given files last.
 
     A variant stands right after its model, or where its model would stand.
@@ -126,6 +126,7 @@ def select(spec: str) -> list[Entry]:
     Args:
         spec: parts `all`, a family (`sequential`, `multimodal`, `multibehavior`, `ctr`, ...), a
             name, the path of a .py file that holds a `Card`, or `NAME:VARIANT`, `path.py:VARIANT`.
+        task: `all` chooses the models whose card names it, a family those whose card names any.
 
     Raises:
         UserError: a part is none of these.
@@ -133,8 +134,10 @@ def select(spec: str) -> list[Entry]:
     known = entries()
     chosen: dict[str, Entry] = {}
     for part in filter(None, (part.strip() for part in spec.split(","))):
-        if part == "all" or part in FAMILIES:
-            found = [entry for entry in known.values() if part in ("all", entry.card.family)]
+        if part == "all":
+            found = [entry for entry in known.values() if task in entry.card.tasks]
+        elif part in FAMILIES:
+            found = [entry for entry in known.values() if entry.card.family == part and entry.card.tasks]
         else:
             found = _named(part, known)
         chosen |= {entry.card.name: entry for entry in found}

@@ -98,7 +98,8 @@ def test_an_entry_point_without_its_module_is_named(rooms, monkeypatch):
 
 def test_all_families_names_and_paths_may_be_mixed_each_once():
     everything = registry.select("all")
-    assert [entry.card.name for entry in everything] == list(registry.entries())
+    ranked = [name for name, entry in registry.entries().items() if "rank" in entry.card.tasks]
+    assert [entry.card.name for entry in everything] == ranked
     mixed = registry.select(f"sasrec, heuristic,{EXAMPLE},sasrec")
     names = [entry.card.name for entry in mixed]
     assert {entry.card.family for entry in mixed[:-2]} == {"heuristic"}
@@ -237,3 +238,11 @@ def test_listing_and_hashing_import_no_heavy_library():
 def test_every_registered_model_has_a_whole_card():
     for name, entry in registry.entries().items():
         assert name == name.lower() and entry.card.label and entry.card.paper and entry.card.inputs, name
+
+
+def test_all_leaves_out_what_belongs_to_another_task_or_is_chosen_by_name_alone():
+    ranked, clicked = ({e.card.name for e in registry.select("all", task)} for task in ("rank", "ctr"))
+    assert {"sasrec", "m3bsr", "diff_msin"} <= ranked & clicked
+    assert clicked - ranked == {"din", "dnn"}
+    assert "m3bsr-printed" not in ranked | clicked | {e.card.name for e in registry.select("proposed")}
+    assert [e.card.name for e in registry.select("m3bsr-printed,dnn")] == ["dnn", "m3bsr-printed"]

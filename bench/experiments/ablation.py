@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.errors import UserError, hint
 from bench.experiments.store import Record
-from bench.registry import Entry, select, variants
+from bench.registry import Entry, entries, select, variants
 
 
 def members(model: str, chosen: str | None = None) -> list[Entry]:
@@ -33,7 +33,7 @@ def members(model: str, chosen: str | None = None) -> list[Entry]:
 
 
 def _with_variants() -> str:
-    names = [entry.card.name for entry in select("all") if entry.card.variants]
+    names = [entry.card.name for entry in entries().values() if entry.card.variants]
     return f"models that do: {', '.join(names)}" if names else "no registered model does"
 
 

@@ -88,6 +88,7 @@ CARDS = (
         label="M3BSR (printed)",
         model="M3BSR",
         family="proposed",
+        tasks=(),
         paper=(
             "Cui, Lu, Tong, Li, Zhao: Multi-Modal Multi-Behavior Sequential Recommendation with Conditional "
             "Diffusion-Based Feature Denoising, SIGIR 2025, arXiv:2508.05352"
