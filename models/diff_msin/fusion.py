@@ -91,8 +91,9 @@ class ScoreMap(nn.Module):
 
     def scores(self, products: Tensor) -> Tensor:
         """Return the sum over coordinates of MLP(x), (...), for x (..., D)."""
-        hidden = F.relu(self.wide(products), inplace=True)
-        return F.linear(hidden, self.narrow.weight.sum(0)) + self.narrow.bias.sum()
+        hidden = F.relu(self.wide(products.flatten(0, -2)), inplace=True)  # flat: the bias is fused
+        summed = torch.mv(hidden, self.narrow.weight.sum(0)) + self.narrow.bias.sum()
+        return summed.view(products.shape[:-1])
 
 
 class GatedCross(nn.Module):

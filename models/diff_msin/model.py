@@ -38,7 +38,7 @@ class DiffMSIN(Recommender):
         self.capture = SynergyCapture(modalities, size, config)
         kind = ScoreMap if config.fdaf == "score_map" else GatedCross
         self.fusion = kind(modalities + 2, size, config)
-        self.din = TargetAttention(size, config.attention_hidden) if config.backbone == "din" else None
+        self.din = TargetAttention(size, config.unit_hidden) if config.backbone == "din" else None
         width = size + self.fusion.outputs + (size if self.din is not None else 0)
         self.head = perceptron(width, config.head_hidden, batch_norm=True)
 

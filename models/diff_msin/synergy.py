@@ -10,7 +10,7 @@ reverse step in which the place of the predicted noise is taken by cross-modal i
 with abar_t = cos^2(0.9 pi/2 t/T) and gamma starting at 0. The released code has rho = 1 and noise of
 standard deviation 1: then eps is the stream itself at the start, and ten rounds leave 0.8 % of it under noise
 of 0.46. Hence rho = 0 (`own_share`): eps is what the others say, the chain starts at the identity; and noise
-of 0.1, which adds up to 0.24.
+of 0.1, which adds up to 0.24. Both are options; rho = 1 with noise 1 is the formula as it was found.
 
 Letters: M modalities, P = M (M - 1) ordered pairs.
 """
@@ -70,37 +70,37 @@ class CrossModal(nn.Module):
         )
         self.gamma = nn.Parameter(torch.zeros(own))
         self.weight = nn.Parameter(torch.full((modalities, self.sources), 0.5 if released else 0.0))
-        receiver = [m for m in range(modalities) for k in range(modalities) if k != m]
         source = [k for m in range(modalities) for k in range(modalities) if k != m]
-        self.register_buffer("receiver", torch.tensor(receiver, dtype=torch.int64), persistent=False)
         self.register_buffer("source", torch.tensor(source, dtype=torch.int64), persistent=False)
 
     def weights(self) -> Tensor:
         """Return w, (M, M - 1): row m holds the weights of the other modalities in their order."""
         return torch.sigmoid(self.weight) if self.released else torch.softmax(self.weight, 1)
 
-    def forward(self, noised: Tensor, allowed: Tensor) -> Tensor:
-        """Return eps (M, B, L, D).
+    def forward(self, noised: Tensor, allowed: Tensor, alpha: float = 1.0) -> Tensor:
+        """Return eps / sqrt(alpha), (M, B, L, D).
+
+        Keys and values are n^k itself: (n^m W_q) (n^k W_k)' = n^m (W_q W_k') n^k', and the sum over k of
+        A (n^k W_v) is one product of the A n^k, side by side, and the W_v, one below another.
 
         Args:
-            noised: n, (M, B, L, D).
+            noised: n / sqrt(alpha), (M, B, L, D).
             allowed: (B, 1, L, L) float, 0 where a query sees the key, -inf elsewhere.
+            alpha: of the round.
         """
         count, batch, length, size = noised.shape
-        pairs, flat = len(self.get_buffer("source")), noised.flatten(1, 2)  # (M, B L, D)
-        weight = self.weights()
-        share = weight.flatten() * self.gamma  # w gamma of each pair enters by its values
-        value = self.value * share[:, None, None]
-        source = flat[self.get_buffer("source")]
-        query = torch.bmm(flat[self.get_buffer("receiver")], self.query.expand(pairs, -1, -1))
-        both = torch.bmm(source, torch.cat([self.key.expand(pairs, -1, -1), value], -1))
-
-        def of_batch(part: Tensor) -> Tensor:
-            return part.view(pairs, batch, length, size).transpose(0, 1)  # (B, P, L, D)
-
-        key, value = map(of_batch, both.chunk(2, -1))
-        crossed = F.scaled_dot_product_attention(of_batch(query), key, value, attn_mask=allowed)
-        crossed = crossed.unflatten(1, (count, self.sources)).sum(2).transpose(0, 1)
+        pairs, weight = len(self.get_buffer("source")), self.weights()
+        score = (self.query @ self.key.mT).expand(pairs, -1, -1)  # W_q W_k' of each pair
+        value = self.value * (weight.flatten() * self.gamma)[:, None, None]  # w gamma enters by the values
+        receiver = noised[:, None].expand(-1, self.sources, -1, -1, -1).reshape(pairs, -1, size)
+        query = torch.bmm(receiver, score).view(pairs, batch, length, size).transpose(0, 1)
+        source = noised[self.get_buffer("source")].transpose(0, 1)  # (B, P, L, D)
+        scale = alpha * size**-0.5
+        attended = F.scaled_dot_product_attention(query, source, source, allowed, scale=scale)  # (B, P, L, D)
+        beside = attended.transpose(1, 2).reshape(batch * length, count, -1)  # (B L, M, (M - 1) D)
+        crossed = torch.bmm(beside.transpose(0, 1), value.view(count, -1, size)).view_as(noised)
+        if not self.own_share:
+            return crossed
         return torch.addcmul(crossed, weight.sum(1).view(-1, 1, 1, 1), noised, value=self.own_share)
 
 
@@ -142,10 +142,9 @@ class SynergyCapture(nn.Module):
         return streams
 
     def round(self, streams: Tensor, allowed: Tensor, step: int) -> Tensor:
-        """Return x after round `step`."""
-        alpha = self.alphas[step]
-        noised = math.sqrt(alpha) * streams
+        """Return x after round `step`; n and eps are divided by sqrt(alpha), which spares two products."""
+        alpha, noised = self.alphas[step], streams
         if self.scale and (self.training or self.config.released):
-            noised = noised + math.sqrt(1 - alpha) * self.scale * torch.randn_like(streams)
-        taken = self.cross(noised, allowed)
-        return torch.sub(noised, taken, alpha=self.factors[step]) / math.sqrt(alpha)
+            spread = math.sqrt((1 - alpha) / alpha) * self.scale
+            noised = torch.add(streams, torch.randn_like(streams), alpha=spread)
+        return torch.sub(noised, self.cross(noised, allowed, alpha), alpha=self.factors[step])

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from bench.interface import Batch, DatasetInfo, ItemContent
 from bench.models.diff_msin.config import DiffMSINConfig
+from bench.models.diff_msin.losses import decoupling
 from bench.models.diff_msin.model import DiffMSIN
 
 N, USERS, L, ROWS, SHOWN = 30, 9, 8, 5, 3
@@ -87,9 +88,16 @@ def test_a_history_is_encoded_once_for_all_its_rows():
     assert seen == [ROWS]
 
 
-def test_scores_repeat_to_the_bit_in_eval_mode():
-    model = build().eval()
-    assert torch.equal(scores(model, histories()), scores(model, histories()))
+SWITCHES = [{}, {"score_pool": "sum"}, {"fdaf": "gated_cross"}, {"mfe": "gated"}, {"history": "click"}]
+
+
+@pytest.mark.parametrize("options", SWITCHES)
+def test_scores_repeat_to_the_bit_in_eval_mode(options):
+    model = trained(build(**options))
+    first = scores(model, histories())
+    scores(model, histories(7))  # other users in between
+    torch.manual_seed(99)
+    assert torch.equal(scores(model, histories()), first)
 
 
 def test_training_noise_follows_the_seed():
@@ -101,12 +109,15 @@ def test_training_noise_follows_the_seed():
     assert losses[0] == losses[1] != losses[2]
 
 
-@pytest.mark.parametrize("options", [{}, {"score_pool": "sum"}, {"fdaf": "gated_cross"}, {"mfe": "gated"}])
+@pytest.mark.parametrize("options", SWITCHES)
 def test_padding_and_batch_mates_do_not_change_scores(options):
     model, data = trained(build(**options)), histories()
     whole = scores(model, data)
     wide = (F.pad(x, (3, 0)) for x in (data.history, data.behavior, data.timestamp))
     torch.testing.assert_close(scores(model, Batch(data.user, *wide)), whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        scores(model, data.rows(torch.arange(ROWS).flip(0))).flip(0), whole, atol=1e-5, rtol=1e-5
+    )
     for row in range(ROWS):
         alone = scores(model, data.rows(slice(row, row + 1)))
         torch.testing.assert_close(alone[0], whole[row], atol=1e-5, rtol=1e-5)
@@ -160,6 +171,35 @@ def test_each_modality_reads_its_own_table():
     assert torch.equal(after[:2], before[:2]) and not torch.allclose(after[2], before[2])
 
 
+def test_each_stream_meets_the_target_of_its_own_modality_and_the_last_two_the_mean():
+    model, seen = build().eval(), []
+    model.fusion.register_forward_hook(lambda *given: seen.append(given[1][1]))
+    items = torch.arange(1, N + 1)
+    scores(model, histories(), items[:4].expand(ROWS, -1))
+    sides, own = seen[0][0], model.inputs(items[:4])  # (C, S, D) of the first block, (M, C, D)
+    torch.testing.assert_close(sides[:, :3], own.transpose(0, 1))
+    for place in (3, 4):
+        torch.testing.assert_close(sides[:, place], (own[0] + own[1] + own[2]) / 3)
+
+
+def test_features_move_only_where_they_are_told_to():
+    def moves(**options):
+        model = build(**options)
+        before = model.inputs.tables["image"].features.clone()
+        return not torch.equal(trained(model).inputs.tables["image"].features, before)
+
+    assert moves(trainable_features=True) and not moves()
+
+
+def test_switches_of_the_losses_reach_the_loss():
+    plain, margin = build().eval().loss(impressions()), build(syn_loss="hinge_margin").eval()
+    assert margin.loss(impressions())["synergy"] > plain["synergy"]
+    squared = build(decouple="sq_cos").eval()
+    expected = decoupling(squared.encode(histories()).pooled(), "sq_cos")
+    torch.testing.assert_close(squared.loss(impressions())["decouple"], expected)
+    assert abs(expected - plain["decouple"]) > 1e-3
+
+
 @pytest.mark.parametrize(("given", "expected"), [((), ("id",)), (("text",), ("id", "text"))])
 def test_missing_modalities_leave_fewer_streams(given, expected):
     model = trained(build(given))
@@ -200,6 +240,9 @@ def test_behavior_of_an_event_moves_the_scores():
 def test_options_out_of_step_are_refused():
     with pytest.raises(ValueError, match="num_heads=4 does not divide hidden_size=6"):
         DiffMSINConfig(hidden_size=6, fdaf="gated_cross")
+    for name in ("steps", "negatives", "max_history"):
+        with pytest.raises(ValueError, match=f"{name}=0 must be 1 or more"):
+            DiffMSINConfig(**{name: 0})
 
 
 def test_extra_terms_name_gamma_and_weight_of_each_pair():

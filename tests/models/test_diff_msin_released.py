@@ -10,6 +10,7 @@ from bench.models.diff_msin.config import DiffMSINConfig
 from bench.models.diff_msin.fusion import ScoreMap, State
 from bench.models.diff_msin.model import DiffMSIN
 from bench.models.diff_msin.synergy import CrossModal, SynergyCapture, reverse_factors
+from bench.registry import entries, variants
 
 N, D = 20, 8
 
@@ -95,6 +96,34 @@ def test_sign_of_the_synergy_loss_is_the_released_one_unless_another_is_asked_fo
     assert DiffMSINConfig(variant="released").synergy == "released"
     assert DiffMSINConfig(variant="released", syn_loss="hinge").synergy == "hinge"
     assert DiffMSINConfig().synergy == "hinge"
+
+
+def test_synergy_term_charges_positives_for_agreement_and_negatives_for_nothing():
+    def term(variant, label):
+        given = model(variant, noise=0.0, steps=1, head_hidden=(4,)).eval()
+        data = batch()
+        data.target, data.label = data.history[:, -1], torch.full((3,), label)
+        cosine = F.cosine_similarity(given.encode(data).synergy, given.inputs(data.target).mean(0))
+        return given.loss(data)["synergy"], cosine
+
+    value, cosine = term("released", 1.0)
+    torch.testing.assert_close(value, cosine.clamp(min=0).mean())
+    assert cosine.max() > 0 and term("released", 0.0)[0] == 0
+    value, cosine = term("repaired", 1.0)
+    torch.testing.assert_close(value, (1 - cosine).mean())
+
+
+def test_activation_unit_has_the_widths_of_the_released_one():
+    assert model("released").din.first.out_features == 256
+    assert model("repaired").din.first.out_features == 80
+    assert model("released", attention_hidden=(12, 6)).din.first.out_features == 12
+
+
+def test_tables_name_the_variant():
+    default = entries()["diff_msin"]
+    assert default.card.label == "Diff-MSIN" and default.card.options == {}
+    released = next(entry.card for entry in variants(default) if entry.card.name == "diff_msin:released")
+    assert released.label == "Diff-MSIN (released)" and released.options == {"variant": "released"}
 
 
 def test_features_enter_unprojected_at_length_one_and_are_tuned():
