@@ -1,11 +1,13 @@
 """Which device, how many threads, how much memory."""
 
-import os
 from pathlib import Path
 
 import torch
 
 from bench.errors import UserError
+
+CORES = torch.get_num_threads()
+"""Cores for this process, as torch finds them when it starts: OMP_NUM_THREADS and a core binding count."""
 
 
 def pick(name: str) -> torch.device:
@@ -33,7 +35,7 @@ def name_of(device: torch.device) -> str:
 
 def limit_threads(jobs: int) -> int:
     """Share the cores among parallel cells; return the threads of one."""
-    threads = max(1, (os.cpu_count() or 1) // max(jobs, 1))
+    threads = max(1, CORES // max(jobs, 1))
     torch.set_num_threads(threads)
     return threads
 

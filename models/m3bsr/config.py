@@ -31,6 +31,12 @@ class Denoising:
     """Eq. 10, 13: `eps` error of the marginal noise; `trajectory` every step simulated, its goal the state
     before it; `printed` its goal the state that it reads. The last two use the printed Eq. 8 with one-step
     noise."""
+    norm: Literal["length", "mean"] = "length"
+    """|.|^2 of Eq. 10, 13: the squared length, as printed, or its mean over coordinates, by which the weights
+    of the paper are too small to train the predictor."""
+    detach_streams: bool = True
+    """No gradient of the loss `eps` into the streams and their condition: it trains the predictor alone. Else
+    streams become constant, which are easily predicted."""
     detach_target: bool = True
     """No gradient into the goal of the losses `trajectory` and `printed`: shrinking all features would lower
     them."""

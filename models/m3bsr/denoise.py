@@ -3,7 +3,7 @@ denoising loss (Eq. 10, 13) in its three readings.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,7 @@ class ConditionalDenoising(nn.Module):
     def __init__(self, groups: int, size: int, width: int, options: Denoising, salt: int = 0) -> None:
         super().__init__()
         self.options = options
+        self.norm = size if options.norm == "length" else 1
         self.seed = 10_000 * (options.noise_seed * 16 + salt)  # draws are numbered below 10,000
         self.schedule = Schedule(options)
         self.predictor = PREDICTORS[options.predictor](groups, size, width, options)
@@ -59,16 +60,21 @@ class ConditionalDenoising(nn.Module):
 
         Returns:
             The denoised streams (G, B, Lq, size), zero where padded, and in training the error of Eq. 10 or
-            13, (G, B, Lq), averaged over coordinates and steps; None in inference.
+            13, (G, B, Lq), averaged over steps; None in inference.
         """
         real = mask[None, :, :, None].to(clean.dtype)
         chain = self._prepare(clean, condition, seen, user)
         if self.training and self.options.loss != "eps":
             denoised, error = self._simulated(clean, real, chain)
-            return denoised * real, error
+            return denoised * real, error * self.norm
         start = self.options.train_start if self.training else self.options.infer_start
         denoised = self._reverse(clean, start, real, chain) * real
-        return denoised, self._error(clean, real, chain) if self.training else None
+        if not self.training:
+            return denoised, None
+        if self.options.detach_streams:
+            clean, ready = clean.detach(), self.predictor.cross.condition(condition.detach(), seen)
+            chain = replace(chain, condition=ready)
+        return denoised, self._error(clean, real, chain) * self.norm
 
     def noise_errors(
         self, clean: Tensor, mask: Tensor, condition: Tensor, seen: Tensor, user: Tensor

@@ -91,10 +91,19 @@ class InputLayer(nn.Module):
         self.content = nn.ModuleList(
             table(info.content, name, size, trainable=config.trainable_features) for name in MODALITIES[1:]
         )  # Eq. 4, 5
-        for part in (self.item, *([self.user] if self.user is not None else []), *self.attributes):
-            nn.init.normal_(part.weight, std=0.1)
+        self._start()
         self.shapes = self._shapes(size)
         """Groups and width of each part of the content streams."""
+
+    def _start(self) -> None:
+        """Draw small tables, without biases behind them: offsets would drown what sets the items apart, and
+        the normalisation would make nearly constant streams of the ids.
+        """
+        for table in (self.item, *([] if self.user is None else [self.user]), *self.attributes):
+            nn.init.normal_(table.weight, std=0.1)
+        for layer in (*self.join, self.project_id[0]):
+            if isinstance(layer, nn.Linear):
+                nn.init.zeros_(layer.bias)
 
     def _shapes(self, size: int) -> tuple[tuple[int, int], ...]:
         return tuple((1, table.features.shape[1]) for table in self._raw_tables()) or ((2, size),)

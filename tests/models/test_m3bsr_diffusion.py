@@ -20,8 +20,9 @@ def table(**options):
 
 
 def block(groups=1, size=SIZE, **options):
+    """Return a block whose errors are means over coordinates: no skill is 1."""
     torch.manual_seed(0)
-    return ConditionalDenoising(groups, size, SIZE, Denoising(**options))
+    return ConditionalDenoising(groups, size, SIZE, Denoising(**{"norm": "mean", **options}))
 
 
 def given(rows=5, length=4, groups=1, size=SIZE):
@@ -212,6 +213,29 @@ def test_printed_loss_is_zero_where_nothing_is_denoised():
     idle.cross, idle.times = one.predictor.cross, one.predictor.times
     one.predictor = idle
     assert one(*given())[1].max().item() < 1e-10
+
+
+@pytest.mark.parametrize("loss", ["eps", "trajectory", "printed"])
+def test_squared_length_is_the_sum_over_coordinates(loss):
+    found = []
+    for norm in ("mean", "length"):
+        one = block(loss=loss, norm=norm, size=6).train()
+        torch.manual_seed(4)
+        found.append(one(*given(size=6))[1])
+    torch.testing.assert_close(6 * found[0], found[1])
+
+
+@pytest.mark.parametrize("detached", [True, False])
+def test_loss_of_the_noise_trains_streams_and_condition_only_where_asked(detached):
+    one = block(detach_streams=detached).train()
+    clean, mask, condition, *rest = given()
+    denoised, error = one(clean.requires_grad_(), mask, condition.requires_grad_(), *rest)
+    slopes = torch.autograd.grad(error.sum(), [clean, condition], retain_graph=True, allow_unused=True)
+    assert [slope is None for slope in slopes] == [detached, detached]
+    trained = torch.autograd.grad(error.sum(), list(one.parameters()), retain_graph=True)
+    assert all(slope.abs().sum() > 0 for slope in trained)
+    through = torch.autograd.grad(denoised.sum(), [clean, condition])  # the main loss comes this way
+    assert all(slope.abs().sum() > 0 for slope in through)
 
 
 @pytest.mark.parametrize("loss", ["eps", "trajectory"])
