@@ -1,15 +1,17 @@
-"""A small catalog, a batch with every kind of history, and M3BSR under any options."""
+"""A small catalog, a batch with every kind of history, M3BSR under any options, and its block alone."""
 
 import numpy as np
 import torch
 
 from bench.config import build_options
 from bench.interface import Batch, DatasetInfo, ItemContent
-from bench.models.m3bsr.config import M3BSRConfig
+from bench.models.m3bsr.config import Denoising, M3BSRConfig
+from bench.models.m3bsr.denoise import ConditionalDenoising
 from bench.models.m3bsr.layout import layout
 from bench.models.m3bsr.model import M3BSR
 
 N, USERS, L = 30, 9, 8
+SIZE = 16  # of a denoising block alone
 
 
 def content(image=True, text=True):
@@ -70,3 +72,18 @@ def loss_of(model, data, seed=5):
 
 def size(module):
     return sum(p.numel() for p in module.parameters())
+
+
+def block(groups=1, size=SIZE, **options):
+    """Return a block whose errors are means over coordinates: no skill is 1."""
+    torch.manual_seed(0)
+    return ConditionalDenoising(groups, size, SIZE, Denoising(**{"norm": "mean", **options}))
+
+
+def given(rows=5, length=4, groups=1, size=SIZE):
+    """Return stream, mask, condition, what may be seen, and users."""
+    g = torch.Generator().manual_seed(3)
+    clean = torch.randn(groups, rows, length, size, generator=g)
+    condition = torch.randn(groups, rows, 3, SIZE, generator=g)
+    mask = torch.ones(rows, length, dtype=torch.bool)
+    return clean, mask, condition, torch.ones(rows, 1, 3, dtype=torch.bool), torch.arange(rows)

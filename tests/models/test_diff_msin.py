@@ -123,6 +123,17 @@ def test_padding_and_batch_mates_do_not_change_scores(options):
         torch.testing.assert_close(alone[0], whole[row], atol=1e-5, rtol=1e-5)
 
 
+def test_other_batch_mates_change_no_bit():
+    """In a batch of one shape; the shape itself chooses how products are added and moves the last bits."""
+    model, first, second = trained(build()), histories(0), histories(1)
+    mixed = second.history.clone()
+    mixed[2], kinds = first.history[2], second.behavior.clone()
+    kinds[2] = first.behavior[2]
+    second = Batch(first.user, mixed, kinds, first.timestamp)
+    assert not torch.equal(scores(model, first)[0], scores(model, second)[0])
+    assert torch.equal(scores(model, first)[2], scores(model, second)[2])
+
+
 @pytest.mark.parametrize("chunk", [1, 7, 40, 1000])
 def test_candidates_score_as_they_do_alone_for_any_chunk(chunk):
     model, data = trained(build(score_chunk=chunk)), histories()
