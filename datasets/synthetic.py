@@ -14,7 +14,7 @@ where a_b weights the coordinates: with `behavior_preference` = 1 clicks look at
 the text [s, w], each through a random linear map with noise; `content_strength` mixes these factors with
 independent ones of the same law, so that at 0 pictures and texts say nothing of preference. Titles and
 picture files are drawn from the same noisy factors as the vectors: the form changes the encoding, not the
-information.
+information. A brand, where there are any, tells the cluster.
 
 Every part has its own random stream: noise, missing shares, forms and `content_strength` change the
 content and leave the events as they are, so two settings are compared on one log.
@@ -34,9 +34,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from bench.cards import DatasetCard
-from bench.data.schema import RawData, RawFeatures
+from bench.data.schema import RawData
 from bench.datasets.synthetic_choice import choose
-from bench.datasets.synthetic_content import pictures, show, titles
+from bench.datasets.synthetic_content import content, shown_factors, split_factors
 
 CARD = DatasetCard(
     name="synthetic",
@@ -102,6 +102,8 @@ class Options:
     """Share of items without an image."""
     missing_text: float = 0.0
     """Share of items without a text."""
+    brand_share: float = 0.0
+    """Share of items whose brand is that of their cluster, the others' is any; 0: there are no brands."""
     image_form: Literal["vectors", "files"] = "vectors"
     """`vectors`: ready features. `files`: small PNG pictures in `image_folder`, for an image encoder."""
     text_form: Literal["vectors", "titles"] = "vectors"
@@ -117,7 +119,7 @@ class Options:
             if not bound <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be {bound} or more")
         shares = ("content_strength", "behavior_preference", "accidental_clicks", "drift", "favor_share")
-        for name in (*shares, "missing_image", "missing_text"):
+        for name in (*shares, "missing_image", "missing_text", "brand_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1")
         if self.image_form == "files" and not self.image_folder:
@@ -160,7 +162,7 @@ def read(raw: Path | None, options: Options) -> RawData:
     Raises:
         UserError: the picture folder cannot be written.
     """
-    streams = [np.random.default_rng(s) for s in np.random.SeedSequence(options.seed).spawn(6)]
+    streams = [np.random.default_rng(s) for s in np.random.SeedSequence(options.seed).spawn(7)]
     planted = plant(options, streams[0])
     chosen = choose(
         lambda users: log_weights(planted.taste[users], planted, options, 1 - options.drift),
@@ -170,7 +172,8 @@ def read(raw: Path | None, options: Options) -> RawData:
         streams[1].random(planted.interest.shape),
     )
     real = np.arange(planted.interest.shape[1]) < planted.lengths[:, None]  # (U, L)
-    items, features = _content(planted, options, streams[3:])
+    hidden, _, _ = _factors(options, streams[3])
+    items, features = content(planted.factors, hidden, planted.cluster, options, streams[4:])
     kind = planted.kind[real]
     events = {
         "user": np.repeat(np.arange(options.users), planted.lengths),
@@ -183,6 +186,7 @@ def read(raw: Path | None, options: Options) -> RawData:
         behaviors=("click", "favor"),
         mapping="generated: click and favor as drawn",
         items=items,
+        attributes=("brand",) if options.brand_share else (),
         features=features,
         simulated=True,
         truth={
@@ -192,19 +196,6 @@ def read(raw: Path | None, options: Options) -> RawData:
             "accidental": kind == 2,
         },
     )
-
-
-def split_factors(factors: int) -> tuple[slice, slice, slice]:
-    """Return the coordinates of the shared, visual and textual factors among F."""
-    shared = factors // 4
-    visual = shared + (factors - shared) // 2
-    return slice(0, shared), slice(shared, visual), slice(visual, factors)
-
-
-def shown_factors(factors: int) -> dict[str, Integers]:
-    """Return modality -> coordinates that it shows."""
-    shared, visual, textual = (np.r_[part] for part in split_factors(factors))
-    return {"image": np.concatenate([shared, visual]), "text": np.concatenate([shared, textual])}
 
 
 def behavior_weights(options: Options) -> Floats:
@@ -273,28 +264,3 @@ def _timestamps(real: NDArray[np.bool_], rng: np.random.Generator) -> Integers:
     """Return (U, L) seconds, rising inside a user by at least one."""
     gaps = 1 + rng.exponential(DAY / 4, real.shape).astype(np.int64)
     return FIRST_TIME + rng.integers(30 * DAY, size=(len(real), 1)) + np.cumsum(gaps, axis=1)
-
-
-def _content(
-    planted: Planted, options: Options, streams: list[np.random.Generator]
-) -> tuple[pl.DataFrame, dict[str, RawFeatures]]:
-    """Return the item table and the ready vectors."""
-    items = np.arange(1, options.items + 1)
-    hidden, _, _ = _factors(options, streams[0])
-    strength = options.content_strength
-    factors = math.sqrt(strength) * planted.factors + math.sqrt(1 - strength) * hidden
-    table = pl.DataFrame({"item": items})
-    features = {}
-    for (modality, coordinates), rng in zip(shown_factors(options.factors).items(), streams[1:], strict=True):
-        size, noise = getattr(options, f"{modality}_size"), getattr(options, f"{modality}_noise")
-        vectors, seen = show(factors[:, coordinates], size, noise, rng)
-        missing = round(getattr(options, f"missing_{modality}") * options.items)
-        present = rng.permutation(options.items) >= missing
-        if modality == "text":
-            table = table.with_columns(pl.Series("title", titles(seen, present, rng), dtype=pl.String))
-        if getattr(options, f"{modality}_form") == "vectors":
-            features[modality] = RawFeatures(items[present].tolist(), vectors[present])
-        elif modality == "image":
-            paths = pictures(seen, present, Path(options.image_folder), rng)
-            table = table.with_columns(pl.Series("image", paths, dtype=pl.String))
-    return table, features

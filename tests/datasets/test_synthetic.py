@@ -178,6 +178,16 @@ def test_missing_shares_are_met_in_vectors_and_titles() -> None:
     assert np.array_equal(whole.vectors[kept], data.features["image"].vectors)
 
 
+def test_brands_tell_the_cluster_of_their_share_of_the_items(small: RawData) -> None:
+    data = read(None, replace(SMALL, items=6000, brand_share=0.7))
+    assert data.attributes == ("brand",) and small.attributes == () and data.items is not None
+    told = data.items["brand"].str.slice(6).cast(pl.Int64).to_numpy() == data.truth["item_cluster"]
+    assert abs(told.mean() - (0.7 + 0.3 / SMALL.clusters)) < 0.03
+    branded = read(None, replace(SMALL, brand_share=0.7))
+    assert branded.events.equals(small.events)
+    assert np.array_equal(branded.features["image"].vectors, small.features["image"].vectors)
+
+
 def test_titles_tell_of_the_textual_factors() -> None:
     data = read(None, replace(SMALL, items=1500, text_form="titles", text_noise=0))
     assert data.items is not None and list(data.features) == ["image"]
