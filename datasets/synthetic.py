@@ -34,9 +34,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from bench.cards import DatasetCard
-from bench.data.schema import RawData
+from bench.data.schema import RawData, RawFeatures
 from bench.datasets.synthetic_choice import choose
-from bench.datasets.synthetic_content import content, shown_factors, split_factors
+from bench.datasets.synthetic_content import brands, pictures, show, shown_factors, split_factors, titles
 
 CARD = DatasetCard(
     name="synthetic",
@@ -173,7 +173,7 @@ def read(raw: Path | None, options: Options) -> RawData:
     )
     real = np.arange(planted.interest.shape[1]) < planted.lengths[:, None]  # (U, L)
     hidden, _, _ = _factors(options, streams[3])
-    items, features = content(planted.factors, hidden, planted.cluster, options, streams[4:])
+    items, features = _content(planted, hidden, options, streams[4:])
     kind = planted.kind[real]
     events = {
         "user": np.repeat(np.arange(options.users), planted.lengths),
@@ -264,3 +264,29 @@ def _timestamps(real: NDArray[np.bool_], rng: np.random.Generator) -> Integers:
     """Return (U, L) seconds, rising inside a user by at least one."""
     gaps = 1 + rng.exponential(DAY / 4, real.shape).astype(np.int64)
     return FIRST_TIME + rng.integers(30 * DAY, size=(len(real), 1)) + np.cumsum(gaps, axis=1)
+
+
+def _content(
+    planted: Planted, hidden: Floats, options: Options, streams: list[np.random.Generator]
+) -> tuple[pl.DataFrame, dict[str, RawFeatures]]:
+    """Return the item table and the ready vectors; `hidden` are other factors (N, F) of the same law."""
+    items = np.arange(1, options.items + 1)
+    strength = options.content_strength
+    factors = math.sqrt(strength) * planted.factors + math.sqrt(1 - strength) * hidden
+    table = pl.DataFrame({"item": items})
+    if share := options.brand_share:
+        table = table.with_columns(brand=brands(planted.cluster, options.clusters, share, streams[2]))
+    features = {}
+    for (modality, coordinates), rng in zip(shown_factors(options.factors).items(), streams[:2], strict=True):
+        size, noise = getattr(options, f"{modality}_size"), getattr(options, f"{modality}_noise")
+        vectors, seen = show(factors[:, coordinates], size, noise, rng)
+        missing = round(getattr(options, f"missing_{modality}") * options.items)
+        present = rng.permutation(options.items) >= missing
+        if modality == "text":
+            table = table.with_columns(pl.Series("title", titles(seen, present, rng), dtype=pl.String))
+        if getattr(options, f"{modality}_form") == "vectors":
+            features[modality] = RawFeatures(items[present].tolist(), vectors[present])
+        elif modality == "image":
+            paths = pictures(seen, present, Path(options.image_folder), rng)
+            table = table.with_columns(pl.Series("image", paths, dtype=pl.String))
+    return table, features

@@ -3,17 +3,12 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from bench.data.schema import RawFeatures
 from bench.errors import UserError
-
-if TYPE_CHECKING:
-    from bench.datasets.synthetic import Options
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -33,44 +28,6 @@ def shown_factors(factors: int) -> dict[str, Integers]:
     """Return modality -> coordinates that it shows."""
     shared, visual, textual = (np.r_[part] for part in split_factors(factors))
     return {"image": np.concatenate([shared, visual]), "text": np.concatenate([shared, textual])}
-
-
-def content(
-    factors: Floats,
-    hidden: Floats,
-    cluster: Integers,
-    options: "Options",
-    streams: list[np.random.Generator],
-) -> tuple[pl.DataFrame, dict[str, RawFeatures]]:
-    """Return the item table and the ready vectors.
-
-    Args:
-        factors: (N, F) z.
-        hidden: (N, F) independent ones of the same law.
-        cluster: (N,) of each item.
-        options: what is shown, and how well.
-        streams: random numbers of the image, the text and the brands.
-    """
-    items = np.arange(1, options.items + 1)
-    strength = options.content_strength
-    factors = math.sqrt(strength) * factors + math.sqrt(1 - strength) * hidden
-    table = pl.DataFrame({"item": items})
-    if options.brand_share:
-        table = table.with_columns(brand=brands(cluster, options.clusters, options.brand_share, streams[2]))
-    features = {}
-    for (modality, coordinates), rng in zip(shown_factors(options.factors).items(), streams[:2], strict=True):
-        size, noise = getattr(options, f"{modality}_size"), getattr(options, f"{modality}_noise")
-        vectors, seen = show(factors[:, coordinates], size, noise, rng)
-        missing = round(getattr(options, f"missing_{modality}") * options.items)
-        present = rng.permutation(options.items) >= missing
-        if modality == "text":
-            table = table.with_columns(pl.Series("title", titles(seen, present, rng), dtype=pl.String))
-        if getattr(options, f"{modality}_form") == "vectors":
-            features[modality] = RawFeatures(items[present].tolist(), vectors[present])
-        elif modality == "image":
-            paths = pictures(seen, present, Path(options.image_folder), rng)
-            table = table.with_columns(pl.Series("image", paths, dtype=pl.String))
-    return table, features
 
 
 def brands(cluster: Integers, clusters: int, share: float, rng: np.random.Generator) -> pl.Series:
