@@ -81,7 +81,18 @@ CARDS = (
             "in a history: CDMD-B and the shared expert see a learned null token alone, and the favor "
             "experts give a learned constant. No image or no text, of an item or of all: a learned vector "
             "stands in, so a modality that the data set lacks is a constant stream, and without both CDMD-M "
-            "has nothing to denoise and the model reads ids alone."
+            "has nothing to denoise and the model reads ids alone. "
+            "What denoising does, measured by tests/benchmarks/planted_noise.py (a small model, generated "
+            "data, three seeds, NDCG@10 with p of the paired test): image and text buried in noise, 0.4176, "
+            "without CDMD-M 0.4006 (p 0.0002); six of ten clicks accidental beside favors of a lasting "
+            "taste, 0.2590, without CDMD-B 0.2506 (p 0.010); accidental clicks beside few favors of other "
+            "interests, 0.3941 and 0.3917 (p 0.46); nothing planted, 0.4709, without CDMD-M 0.4769 (p "
+            "0.09), without CDMD-B 0.4750 (p 0.18). A network of equal size in the place of CDMD-M reaches "
+            "0.4126 (p 0.17), and its streams are closer to the true item factors (R2 of a linear probe, "
+            "image 0.274 of 0.258 before, text 0.258 of 0.243) than the denoised ones (0.256 of 0.258, "
+            "0.248 of 0.246): the claim of Fig. 5 does not hold there, where ids tell next to nothing of "
+            "the factors. With preferences planted, the gates of clicks lean to the image and those of "
+            "favors to the text."
         ),
         variants={
             "no_cdmd_m": ("w/o CDMD-M", {"cdmd_m.replace": "identity"}),
