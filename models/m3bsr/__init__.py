@@ -46,12 +46,13 @@ CARDS = (
             "and has a FFN; the printed cross attention alone cannot express isotropic noise.",
             "Eq. 10, 13: noise-prediction error, averaged over valid positions and steps; printed, the loss "
             "is minimised by not denoising. |.|^2 is the squared length, as printed. As a mean over "
-            "coordinates (norm=mean) the weight 0.02 trains nothing: the gradient of L_main in the predictor "
-            "is 60 to 100 times that of L_m, and after eight epochs on planted noise the error of the noise "
-            "is 0.99 to 1.30 (no skill is 1); as a length it is 0.3 at step T.",
+            "coordinates (norm=mean) the weight 0.02 trains no noise predictor: L_main has 59 to 117 times "
+            "the gradient of L_m and L_b in their predictors, and after five epochs on planted noise, T = "
+            "5, the error at step T is 1.00 to 1.15 (no skill is 1), as a length 0.30 to 0.62.",
             "Eq. 10, 13: their gradient reaches the predictor alone. Let into the streams "
-            "(detach_streams=false) it makes them easy to predict: on the same data the id stream became "
-            "constant (error 0.03, nothing of the item left for a linear probe).",
+            "(detach_streams=false) it makes them easy to predict: in the same world the error of the ids "
+            "at step T falls from 0.30 to 0.04, the probe of the denoised image from R2 0.255 to 0.233, and "
+            "validation NDCG@10 from 0.443 to 0.416 (one seed).",
             "Eq. 12: the condition of a modality is the same modality of the favor stream.",
             "Eq. 16: clicks query favors. Eq. 17-19: the last valid position is the sequence's vector.",
             "Eq. 20: the numerator is the vector itself; as printed, total collapse is a minimum.",
@@ -92,7 +93,10 @@ CARDS = (
             "image 0.274 of 0.258 before, text 0.258 of 0.243) than the denoised ones (0.256 of 0.258, "
             "0.248 of 0.246): the claim of Fig. 5 does not hold there, where ids tell next to nothing of "
             "the factors. With preferences planted, the gates of clicks lean to the image and those of "
-            "favors to the text."
+            "favors to the text. It is open how much of the gain is denoising: with norm=mean, whose "
+            "predictors have learned no noise, the small model is as good under planted noise (T = 5, one "
+            "seed: 0.4237, as a length 0.4205), so the noise of training and the depth of the chain may "
+            "make it up."
         ),
         variants={
             "no_cdmd_m": ("w/o CDMD-M", {"cdmd_m.replace": "identity"}),
