@@ -73,9 +73,7 @@ def blocks(
         warnings.warn(f"{place}: {len(bad)} photos count as absent, the first: {bad[0]}", stacklevel=2)
 
 
-def _block(
-    read: Read, photos: NDArray[np.int64], start: int
-) -> tuple[NDArray[np.int64], Vectors, list[str]]:
+def _block(read: Read, photos: NDArray[np.int64], start: int) -> tuple[NDArray[np.int64], Vectors, list[str]]:
     """Read some photos: rows, vectors, and what is wrong with others."""
     rows: list[int] = []
     vectors: list[Vectors] = []

@@ -151,4 +151,3 @@ def hash_feature(path: Path, mask: NDArray[np.bool_], watch: Watch, modality: st
         digest.update(np.ascontiguousarray(part).tobytes())
         watch(f"{modality} features hashed", min(start + step, len(mask)), len(mask))
     return digest.hexdigest()
-

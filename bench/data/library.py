@@ -164,9 +164,7 @@ def simulators() -> dict[str, str]:
     return {stem.removesuffix("_simulation"): f"bench.datasets.{stem}" for stem in sorted(stems)}
 
 
-def simulate(
-    reader: str, out: Path, scale: float, seed: int, watch: Callable[[str, int, int], None]
-) -> None:
+def simulate(reader: str, out: Path, scale: float, seed: int, watch: Callable[[str, int, int], None]) -> None:
     """Write raw files in the layout of a publisher, with the published marginals.
 
     Args:

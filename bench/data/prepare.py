@@ -184,7 +184,6 @@ def _keep(raw: RawData, options: PrepareOptions, work: Path, watch: Watch) -> tu
     kept = Kept(work / f"kept-{_digest(asdict(options))}")
     kept.folder.mkdir(parents=True, exist_ok=True)
 
-
     def filtered(number: int) -> dict[str, int]:
         done = _bucket(kept.folder, "seen", number).with_suffix(".json")
         if not done.is_file():

@@ -49,9 +49,7 @@ def chance(pairs: Pairs, names: Sequence[str] = METRICS) -> dict[str, float]:
     return {name: float(entropy) if name == "LogLoss" else 0.5 for name in names}
 
 
-def grouped_auc(
-    user: NDArray[np.integer], label: NDArray[np.integer], score: NDArray[np.floating]
-) -> float:
+def grouped_auc(user: NDArray[np.integer], label: NDArray[np.integer], score: NDArray[np.floating]) -> float:
     """Return the mean over users of their AUC, weighted by their pairs; users of one label are skipped.
 
     The AUC of a user is the Mann-Whitney statistic of the mid-ranks of its scores. Source of the weighting:

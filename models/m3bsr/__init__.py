@@ -56,8 +56,7 @@ CARDS = (
             "Eq. 12: the condition of a modality is the same modality of the favor stream.",
             "Eq. 16: clicks query favors. Eq. 17-19: the last valid position is the sequence's vector.",
             "Eq. 20: the numerator is the vector itself; as printed, total collapse is a minimum.",
-            "Eq. 21-22: the concatenation of the unique experts is projected to the width of the shared "
-            "one.",
+            "Eq. 21-22: the concatenation of the unique experts is projected to the width of the shared one.",
             "Eq. 23: scores come from an item encoder over id, image and text, since most rows of a free "
             "matrix are never a training target; full softmax up to 100,000 items, above it one sampled "
             "with 2,048 uniform negatives (whose log-Q correction cancels).",

@@ -68,9 +68,7 @@ def _mean_over_users(values: Tensor, mask: Tensor) -> Tensor:
     return values[..., held].mean(-1)
 
 
-def interests(
-    model: "M3BSR", batch: Batch, events: Layout, fusion: RoutingFusion
-) -> dict[str, Diagnostic]:
+def interests(model: "M3BSR", batch: Batch, events: Layout, fusion: RoutingFusion) -> dict[str, Diagnostic]:
     """Return gates, the part of the shared expert, and cosines of the interest vectors."""
     common, unique = model.experts(model.denoised(batch, events).behavior, events)
     shares = fusion.shares(common, unique)  # (1 + 3 A, B)

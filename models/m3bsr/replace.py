@@ -44,9 +44,7 @@ class Perceptron(nn.Module):
         return (clean + self.narrow(F.gelu(self.wide(clean)))) * mask[None, :, :, None], None
 
 
-def stage(
-    groups: int, size: int, width: int, options: Denoising, salt: int, beside: int = 0
-) -> nn.Module:
+def stage(groups: int, size: int, width: int, options: Denoising, salt: int, beside: int = 0) -> nn.Module:
     """Return the denoising block that the options ask for, or what replaces it.
 
     Args:

@@ -67,8 +67,10 @@ def test_clicks_favors_and_exposures_of_the_log_have_the_published_averages(rows
     assert touched["photo"].n_unique() == round(618_529 * SCALE)
     assert rows["click"].sum() / users == pytest.approx(255.02, rel=0.005)
     assert rows["like"].sum() / users == pytest.approx(40.96, rel=0.005)
-    assert touched.select("user", "photo").n_unique() == len(touched) == pytest.approx(
-        5_852_725 / 22_793 * users, rel=0.005
+    assert (
+        touched.select("user", "photo").n_unique()
+        == len(touched)
+        == pytest.approx(5_852_725 / 22_793 * users, rel=0.005)
     )
     assert rows["click"].mean() == pytest.approx(0.2024, rel=0.005)
     assert rows["follow"].mean() == pytest.approx(0.00099, rel=0.4)  # 142 rows expected, deviation 12

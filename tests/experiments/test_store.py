@@ -58,9 +58,7 @@ def test_the_key_does_not_depend_on_order_or_number_types():
 
 def test_the_fields_of_the_task_ctr_are_in_the_key_of_its_cells_alone():
     assert not {"task", "ctr_negatives"} & CELL.as_dict()["protocol"].keys()
-    cells = [
-        dataclasses.replace(CELL, protocol=ProtocolOptions(task="ctr", ctr_negatives=k)) for k in (1, 2)
-    ]
+    cells = [dataclasses.replace(CELL, protocol=ProtocolOptions(task="ctr", ctr_negatives=k)) for k in (1, 2)]
     assert [cell.as_dict()["protocol"]["ctr_negatives"] for cell in cells] == [1, 2]
     assert len({CELL.key, *(cell.key for cell in cells)}) == 3
 

@@ -36,9 +36,7 @@ def six_rows(seeds=2, users=200):
     rng = np.random.default_rng(0)
     base = rng.integers(1, 15, users)
     rows = [("m", "M", 0), *((f"m:v{n}", f"M w/o {name}", n % 5) for n, name in enumerate(VARIANTS, 1))]
-    return [
-        record(name, label, base + worse, seed) for name, label, worse in rows for seed in range(seeds)
-    ]
+    return [record(name, label, base + worse, seed) for name, label, worse in rows for seed in range(seeds)]
 
 
 def diagnostic(values, rows, columns, form="heatmap", title="what is shown", unit="fraction"):
