@@ -23,8 +23,8 @@ from bench.data.schema import Position, RawData
 from bench.datasets.amazon_products import category_of, id_field, is_meta, items_of, products
 from bench.datasets.json_lines import JsonLines
 from bench.datasets.ratings import BEHAVIORS, Rule, by_rating, check_threshold, rule_text
-from bench.datasets.raw_blocks import blocks
-from bench.datasets.raw_log import Field, LogFiles, LogOptions, header_of, number_field
+from bench.datasets.raw_blocks import blocks, header_of
+from bench.datasets.raw_log import Field, LogFiles, LogOptions, number_field
 from bench.errors import UserError, hint
 
 CARD = DatasetCard(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import polars as pl
 from polars.exceptions import PolarsError
 
-from bench.datasets.raw_blocks import Block
+from bench.datasets.raw_blocks import Block, bad_byte
 from bench.datasets.raw_log import ROW, WIDTH, LogFiles
 
 SHOWN = 60  # characters of a broken line in the message
@@ -67,11 +67,10 @@ class JsonLines(LogFiles):
 
     def _fault(self, line: pl.DataFrame, block: Block) -> str:
         row = line[ROW][0]
-        raw = block.text.removeprefix(codecs.BOM_UTF8).split(b"\n")[row - block.start.row - 1].strip()
-        try:
-            text = raw.decode()
-        except UnicodeDecodeError as error:
-            return f"row {row}: byte {raw[error.start]:#04x} is not UTF-8, expected a JSON object in UTF-8"
+        raw = block.line(row).removeprefix(codecs.BOM_UTF8).strip()
+        if byte := bad_byte(raw):
+            return f"row {row}: byte {byte} is not UTF-8, expected a JSON object in UTF-8"
+        text = raw.decode()
         shown = f"{text[:SHOWN]}..." if len(text) > SHOWN else text
         if not line[WIDTH][0]:
             return f"row {row}: '{shown}' cannot be parsed, expected one complete JSON object"

@@ -14,7 +14,8 @@ import polars as pl
 from bench.cards import DatasetCard
 from bench.data.schema import RawData
 from bench.datasets.raw_behaviors import behavior_names
-from bench.datasets.raw_log import Field, LogFiles, LogOptions, header_of, id_field, number_field
+from bench.datasets.raw_blocks import header_of
+from bench.datasets.raw_log import Field, LogFiles, LogOptions, id_field, number_field
 from bench.errors import UserError
 
 CARD = DatasetCard(

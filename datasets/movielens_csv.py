@@ -17,7 +17,8 @@ from bench.cards import DatasetCard
 from bench.data.schema import RawData
 from bench.datasets.movielens_csv_movies import WHOLE, movies_of
 from bench.datasets.ratings import BEHAVIORS, Rule, by_rating, check_threshold, rule_text
-from bench.datasets.raw_log import Field, LogFiles, LogOptions, header_of, id_field, number_field
+from bench.datasets.raw_blocks import header_of
+from bench.datasets.raw_log import Field, LogFiles, LogOptions, id_field, number_field
 from bench.errors import UserError
 
 CARD = DatasetCard(

@@ -29,6 +29,10 @@ class Block:
     last: bool
     """True for the last block of its file."""
 
+    def line(self, row: int) -> bytes:
+        """Return the line of a row of the file."""
+        return self.text.split(b"\n")[row - self.start.row - 1]
+
 
 def blocks(files: Sequence[Path], start: Position, size: int = SIZE) -> Iterator[Block]:
     """Yield the lines of files in order, in blocks of about `size` bytes.
@@ -44,6 +48,32 @@ def blocks(files: Sequence[Path], start: Position, size: int = SIZE) -> Iterator
     for number in range(start.file, len(files)):
         begin = start if number == start.file else Position(file=number)
         yield from _of_file(files[number], begin, size)
+
+
+def header_of(path: Path, needed: Sequence[str], separator: str = ",") -> tuple[str, ...]:
+    """Return the columns named by the first line, which may stand in any order.
+
+    Raises:
+        UserError: the header is missing or lacks a column.
+    """
+    first = next(blocks((path,), Position(), size=1)).text
+    header = first.partition(b"\n")[0].decode("utf-8-sig", "replace").strip()
+    columns = tuple(name.strip() for name in header.split(separator))
+    missing = [name for name in needed if name not in columns]
+    if missing or len(set(columns)) < len(columns):
+        problem = f"no column '{missing[0]}'" if missing else "a column twice"
+        expected = f"expected a header with {', '.join(needed)}"
+        raise UserError(f"{path}: row 1: {problem} in '{header}', {expected}; put the header back")
+    return columns
+
+
+def bad_byte(line: bytes) -> str:
+    """Return the first byte that is not UTF-8, like 0xff, or nothing."""
+    try:
+        line.decode()
+    except UnicodeDecodeError as wrong:
+        return f"{line[wrong.start]:#04x}"
+    return ""
 
 
 def _of_file(path: Path, at: Position, size: int) -> Iterator[Block]:

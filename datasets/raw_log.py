@@ -15,7 +15,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from bench.data.schema import EventStream, Part, Position
-from bench.datasets.raw_blocks import Block, blocks
+from bench.datasets.raw_blocks import Block, bad_byte, blocks
 from bench.errors import UserError
 
 WHOLE_LINE = "\x02"  # a separator that occurs in no log: the whole line is one field
@@ -103,8 +103,8 @@ class LogFiles(EventStream):
         """See `EventStream`.
 
         Raises:
-            UserError: a line of another width or a wrong field (unless bad rows are skipped), bytes that are
-                no UTF-8, a damaged or unreadable file, no line in a file.
+            UserError: a line of another width, a wrong field or bytes that are no UTF-8 (unless bad rows are
+                skipped), a damaged or unreadable file, no line in a file.
         """
         for block, typed, faults in self.frames(start):
             counts = [condition.sum().alias(name) for name, condition in self.dropped.items()]
@@ -183,22 +183,27 @@ class LogFiles(EventStream):
         return typed.drop(GOOD)
 
     def _lines(self, block: Block) -> pl.DataFrame:
-        """Return row of the file, number of fields, and the fields as text; blank lines left out."""
+        """Return row of the file, number of fields (0: bytes that are no text), and the fields as text; blank
+        lines left out.
+        """
+        undecodable: list[int] = []
         try:
-            lines = pl.read_csv(
-                block.text, has_header=False, schema={"line": pl.String}, separator=WHOLE_LINE,
-                quote_char=None, row_index_name=ROW, row_index_offset=block.start.row + 1,
-                encoding="utf8-lossy" if self.lossy else "utf8",
-            )  # fmt: skip
+            lines = _whole_lines(block, self.lossy)
         except PolarsError as error:
-            raise UserError(f"{block.path}: {_undecodable(block, error)}") from error
+            rows = block.text.split(b"\n")
+            undecodable = [row for row, text in enumerate(rows, block.start.row + 1) if bad_byte(text)]
+            if not undecodable:
+                problem = f"cannot be read ({str(error).splitlines()[0]}); get the file again"
+                raise UserError(f"{block.path}: {problem}") from error
+            lines = _whole_lines(block, lossy=True)
         line = pl.col("line")
         first_field = block.start.row == 0 and self.header
         fields = line.str.split_exact(self.separator, len(self.columns) - 1)
-        width = line.str.count_matches(self.separator, literal=True).alias(WIDTH) + 1
+        width = line.str.count_matches(self.separator, literal=True) + 1
+        known = pl.when(~pl.col(ROW).is_in(undecodable)).then(width).otherwise(0).alias(WIDTH)
         kept = lines.lazy().filter(line.is_not_null() & (pl.col(ROW) > int(first_field)))
         return kept.select(
-            ROW, width, fields.struct.rename_fields(list(self.columns)).struct.unnest()
+            ROW, known, fields.struct.rename_fields(list(self.columns)).struct.unnest()
         ).collect()
 
     def _good(self) -> pl.Expr:
@@ -208,6 +213,8 @@ class LogFiles(EventStream):
 
     def _fault(self, line: pl.DataFrame, block: Block) -> str:
         row = line[ROW][0]
+        if not line[WIDTH][0]:
+            return f"row {row}: byte {bad_byte(block.line(row))} is not UTF-8, expected text in UTF-8"
         if line[WIDTH][0] != len(self.columns):
             texts = [line[name][0] for name in self.columns]
             shown = ",".join(text for text in texts if text is not None)
@@ -269,29 +276,9 @@ def log_file(raw: Path | None, data_set: str, names: Sequence[str]) -> Path:
     return found
 
 
-def header_of(path: Path, needed: Sequence[str], separator: str = ",") -> tuple[str, ...]:
-    """Return the columns named by the first line, which may stand in any order.
-
-    Raises:
-        UserError: the header is missing or lacks a column.
-    """
-    first = next(blocks((path,), Position(), size=1)).text
-    header = first.partition(b"\n")[0].decode("utf-8-sig", "replace").strip()
-    columns = tuple(name.strip() for name in header.split(separator))
-    missing = [name for name in needed if name not in columns]
-    if missing or len(set(columns)) < len(columns):
-        problem = f"no column '{missing[0]}'" if missing else "a column twice"
-        expected = f"expected a header with {', '.join(needed)}"
-        raise UserError(f"{path}: row 1: {problem} in '{header}', {expected}; put the header back")
-    return columns
-
-
-def _undecodable(block: Block, error: Exception) -> str:
-    """Find the row that polars stumbled over: bytes that are not UTF-8."""
-    for row, line in enumerate(block.text.split(b"\n"), block.start.row + 1):
-        try:
-            line.decode()
-        except UnicodeDecodeError as wrong:
-            problem = f"byte {line[wrong.start]:#04x} is not UTF-8"
-            return f"row {row}: {problem}; get the file again, or save it as UTF-8"
-    return f"cannot be read ({str(error).splitlines()[0]}); get the file again"
+def _whole_lines(block: Block, lossy: bool) -> pl.DataFrame:
+    """Return row of the file and line, null where it is blank."""
+    return pl.read_csv(
+        block.text, has_header=False, schema={"line": pl.String}, separator=WHOLE_LINE, quote_char=None,
+        row_index_name=ROW, row_index_offset=block.start.row + 1, encoding="utf8-lossy" if lossy else "utf8",
+    )  # fmt: skip

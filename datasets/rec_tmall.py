@@ -15,7 +15,8 @@ import polars as pl
 from bench.cards import DatasetCard
 from bench.data.schema import RawData
 from bench.datasets.raw_behaviors import behavior_names, mapping_text
-from bench.datasets.raw_log import Field, LogFiles, LogOptions, header_of
+from bench.datasets.raw_blocks import header_of
+from bench.datasets.raw_log import Field, LogFiles, LogOptions
 from bench.datasets.rec_tmall_items import ATTRIBUTES, SOH, Items, full_form, prefixed_id
 from bench.datasets.rec_tmall_simulation import ACTIONS, MARKER, UNFINISHED
 from bench.errors import UserError

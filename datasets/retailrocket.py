@@ -9,7 +9,8 @@ from pathlib import Path
 from bench.cards import DatasetCard
 from bench.data.schema import RawData
 from bench.datasets.raw_behaviors import behavior_names, events, mapping_text
-from bench.datasets.raw_log import LogFiles, LogOptions, among, header_of, id_field, log_file, number_field
+from bench.datasets.raw_blocks import header_of
+from bench.datasets.raw_log import LogFiles, LogOptions, among, id_field, log_file, number_field
 
 CARD = DatasetCard(
     name="retailrocket",

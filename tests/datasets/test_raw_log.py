@@ -77,6 +77,9 @@ def test_bytes_that_are_no_utf8_are_a_fault_unless_they_are_allowed(tmp_path, sm
         list(log(path).parts())
     with pytest.raises(UserError, match="row 101: behavior 'pv\N{REPLACEMENT CHARACTER}'"):
         list(log(path, lossy=True).parts())
+    parts = list(log(path, on_bad_row="skip").parts())
+    assert pl.concat([part.events for part in parts])["user"].to_list() == list(range(100))
+    assert sum(part.dropped.get("malformed rows", 0) for part in parts) == 1
 
 
 def test_a_damaged_archive_is_named(tmp_path, small_blocks):
