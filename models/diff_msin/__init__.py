@@ -84,6 +84,9 @@ CARDS = (
         notes=(
             "The ranking and the CTR table show variant=repaired with history=merged as `Diff-MSIN`, the "
             "released variant as `Diff-MSIN (released)`; options changed by hand stand in the notes below. "
+            "AUC of `--task ctr`, three seeds, histories of 20, 5 targets a user, T = 3, DNN by its "
+            "defaults: MovieLens-100K 0.9111 and DNN 0.8925, `synthetic` 0.8485 and DNN 0.6807 (p < 0.05 "
+            "both, paired bootstrap over users). "
             "Without images (or texts) there are two modalities, each the other's only source in SRC, and"
             " four streams. Without both, SRC has no source and runs no round: h_syn = MLP(H) + H, and "
             "the model is a DIN over ids with three views of one history. An item without a feature has a"
