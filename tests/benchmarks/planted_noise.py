@@ -8,15 +8,19 @@ Worlds of 2,000 users and 2,000 items whose interest moves over 20 clusters:
 - `noise`: image and text vectors with noise of three times their signal.
 - `brands`: the same, with brands among the ids that tell of the clusters.
 - `clicks`: six of ten clicks by popularity alone, beside favors that tell of a lasting taste.
+- `taste`: `clicks` without the accidental ones, to compare it with.
 - `few_favors`: every other click by popularity alone; favors are few and follow another interest.
 - `none`: nothing of it.
 - `preference`: clicks follow what images show, favors what texts show.
 
+`no_loss` has the whole chain, trained by the main loss alone, and `no_noise` starts it without noise in
+training: they tell denoising from a deep stage and from noise as regularisation.
+
 Printed for each: NDCG@10 of the test items by model, its difference to the full model with a paired test over
 users (seeds averaged, Holm over the models of the world), R2 of a linear probe of the true item factors (the
-coordinates that a modality shows) from the streams before and after CDMD-M, and the gates by behavior and
-modality. The small M3BSR stops by its validation NDCG@10 as always, at most after --epochs, and keeps its
-best weights.
+coordinates that a modality shows) from the streams before and after CDMD-M and from the ids, its condition,
+and the gates by behavior and modality. The small M3BSR stops by its validation NDCG@10 as always, at most
+after --epochs, and keeps its best weights.
 
 The probe is ridge regression, fitted on the items of one half and judged on the other half.
 About 2 minutes a training on one core.
@@ -41,9 +45,10 @@ QUIET = {"image_noise": 0, "text_noise": 0, "accidental_clicks": 0, "behavior_pr
 NOISE = {"image_noise": 3, "text_noise": 3}
 TASTE = {"items": 1000, "events_per_user": 40, "drift": 0.5, "favor_share": 0.4}
 WORLDS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-    "noise": (NOISE, ("full", "no_cdmd_m", "mlp")),
-    "brands": ({**NOISE, "brand_share": 0.9}, ("full", "no_cdmd_m", "mlp")),
+    "noise": (NOISE, ("full", "no_cdmd_m", "mlp", "no_loss", "no_noise")),
+    "brands": ({**NOISE, "brand_share": 0.9}, ("full", "no_cdmd_m", "mlp", "steps25", "no_loss")),
     "clicks": ({**TASTE, "accidental_clicks": 0.6}, ("full", "no_cdmd_b")),
+    "taste": (TASTE, ("full", "no_cdmd_b")),
     "few_favors": ({"accidental_clicks": 0.5}, ("full", "no_cdmd_b")),
     "none": ({}, ("full", "no_cdmd_m", "no_cdmd_b")),
     "preference": ({"behavior_preference": 1}, ("full",)),
@@ -52,12 +57,15 @@ SMALL = {
     "hidden_size": 32, "max_history": 10, "max_targets_per_user": 4, "patience": 3,
     "cdmd_m.weight": 0.04, "cdmd_b.weight": 0.04,  # half the coordinates: as much weight as by default
 }  # fmt: skip
-MORE: dict[str, dict[str, Any]] = {"clicks": {"max_history": 16}}
+MORE: dict[str, dict[str, Any]] = {"clicks": {"max_history": 16}, "taste": {"max_history": 16}}
 MODELS: dict[str, dict[str, Any]] = {
     "full": {},
     "no_cdmd_m": {"cdmd_m.replace": "identity"},
     "no_cdmd_b": {"cdmd_b.replace": "identity"},
     "mlp": {"cdmd_m.replace": "mlp"},
+    "steps25": {"cdmd_m.steps": 25, "cdmd_m.reverse_steps": 5},
+    "no_loss": {"cdmd_m.weight": 0},
+    "no_noise": {"cdmd_m.train_start": "mean"},
 }
 SHOWN = ("image", "text")
 
@@ -68,6 +76,8 @@ class Result:
 
     ndcg: Floats
     """(S,) of each test user."""
+    ids: dict[str, float]
+    """Modality -> R2 of what it shows, from the id stream: the condition of CDMD-M."""
     before: dict[str, float]
     """Modality -> R2 of the streams that enter CDMD-M."""
     after: dict[str, float]
@@ -108,9 +118,10 @@ def train(world: str, name: str, seed: int, epochs: int) -> Result:
     shown = diagnose(model, data.validation, device, 256)["diagnostics"]
     noise = shown.get("noise_error", {"rows": [], "values": []})
     errors = [e for kind, e in zip(noise["rows"], noise["values"], strict=True) if kind.startswith("CDMD-M")]
-    before, after = probes(model, data.validation, np.load(folder / "truth.npz")["item_factors"])
+    ids, before, after = probes(model, data.validation, np.load(folder / "truth.npz")["item_factors"])
     return Result(
         ndcg=np.asarray(ndcg(ranks, 10), np.float64),
+        ids=ids,
         before=before,
         after=after,
         gates=np.array(shown["gates"]["values"], np.float64),
@@ -119,28 +130,28 @@ def train(world: str, name: str, seed: int, epochs: int) -> Result:
     )
 
 
-def probes(model: Any, part: Any, factors: NDArray[np.float32]) -> tuple[dict[str, float], dict[str, float]]:
-    """Return modality -> R2 before and after CDMD-M, over the events of the validation histories."""
+def probes(model: Any, part: Any, factors: NDArray[np.float32]) -> list[dict[str, float]]:
+    """Return modality -> R2 by the ids and by its stream before and after CDMD-M, over the events of the
+    validation histories.
+    """
     import torch
 
     from bench.datasets.synthetic import shown_factors
     from bench.models.m3bsr.layout import layout
 
-    items, raw, denoised = [], [], []
+    items, streams = [], []
     with torch.no_grad():
         for _, batch in part.batches(model.max_history, 256):
             content = model.inputs.finished(model.inputs.content_streams(batch.history), batch.mask)
-            done = model.denoised(batch, layout(batch, model.target_behavior)).modality[1:]
+            done = model.denoised(batch, layout(batch, model.target_behavior)).modality
             items.append(batch.history[batch.mask])
-            raw.append(content[:, batch.mask])
-            denoised.append(done[:, batch.mask])
-    item = torch.cat(items).numpy()
+            streams.append(torch.cat([done[:1].expand(2, -1, -1, -1), content, done[1:]])[:, batch.mask])
+    item, values = torch.cat(items).numpy(), torch.cat(streams, 1).double().numpy()
     goals = {m: factors[item][:, shown].astype(float) for m, shown in shown_factors(factors.shape[1]).items()}
-    both = []
-    for streams in (torch.cat(raw, 1), torch.cat(denoised, 1)):
-        values = streams.double().numpy()
-        both.append({m: probe(values[place], goals[m], item) for place, m in enumerate(SHOWN)})
-    return both[0], both[1]
+    return [
+        {m: probe(values[start + place], goals[m], item) for place, m in enumerate(SHOWN)}
+        for start in (0, 2, 4)
+    ]
 
 
 def probe(x: Floats, y: Floats, item: NDArray[np.int64]) -> float:
@@ -187,12 +198,13 @@ def report(world: str, results: dict[str, list[Result]]) -> None:
 
 
 def probed(modality: str, runs: list[Result]) -> str:
-    """Return R2 before and after CDMD-M."""
-    before, after = ([getattr(one, part)[modality] for one in runs] for part in ("before", "after"))
-    gaps = np.subtract(after, before)
-    return (
-        f"{modality} R2 {np.mean(before):.3f} -> {np.mean(after):.3f} (by seed {np.round(gaps, 3).tolist()})"
+    """Return R2 before and after CDMD-M, and of its condition."""
+    ids, before, after = (
+        [getattr(one, part)[modality] for one in runs] for part in ("ids", "before", "after")
     )
+    gaps = np.round(np.subtract(after, before), 3).tolist()
+    means = f"{np.mean(before):.3f} -> {np.mean(after):.3f}, by the ids {np.mean(ids):.3f}"
+    return f"{modality} R2 {means} (gain by seed {gaps})"
 
 
 def main() -> None:
