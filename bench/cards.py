@@ -39,7 +39,7 @@ class Card:
     reconstruction: bool = False
     """True where no official code was found and the paper alone does not fix the model; tables say so."""
     notes: str = ""
-    """Anything else a user of the model should know."""
+    """Anything else a user of the model should know; a line a paragraph."""
     tasks: tuple[str, ...] = ("rank", "ctr")
     """Tables that `all` puts it into; chosen by its name it can stand in any. Empty: by name alone."""
     variants: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
