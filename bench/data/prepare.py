@@ -12,7 +12,7 @@ ids of the kept users and of the items, and the item table.
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from bench.data.check import check_raw
 from bench.data.content import item_table, lacking, not_encoded, write_content, write_truth
 from bench.data.encoders import EncoderOptions
-from bench.data.order import distinct, distinct_pairs, order_by, ranks
+from bench.data.order import distinct, distinct_pairs, numbering, order_by, ranks
 from bench.data.parallel import mapped
 from bench.data.replaced import replaced
 from bench.data.runs import (
@@ -45,7 +45,6 @@ from bench.data.storage import LogWriter, finish, write_items, write_users
 from bench.errors import UserError
 
 CACHE = ".encoded"  # beside the prepared folders: vectors that encoders made
-DENSE = 64  # ids up to so many times their number are looked up in a table: 256 bytes an item
 UNFINISHED = ".unfinished"  # beside the prepared folders: what an interrupted preparation can go on from
 
 
@@ -242,7 +241,7 @@ def _bucket(work: Path, what: str, number: int) -> Path:
 
 def _write_log(kept: Kept, items: pl.Series, folder: Path, watch: Watch) -> None:
     """Number users and items and write the log; users are numbered as they come, in ascending order."""
-    item_numbers = _numbering(items)
+    item_numbers = numbering(items)
 
     def numbered_bucket(number: int) -> tuple[Interactions, Touched]:
         events = read_frame(_bucket(kept.folder, "events", number))
@@ -265,15 +264,6 @@ def _write_log(kept: Kept, items: pl.Series, folder: Path, watch: Watch) -> None
 def _offsets(users: pl.Series) -> NDArray[np.int64]:
     """Return where each user's rows begin, and the end; rows lie together."""
     return np.concatenate([[0], np.cumsum(np.bincount(users.rle_id().to_numpy()))]).astype(np.int64)
-
-
-def _numbering(ids: pl.Series) -> Callable[[pl.Series], NDArray[np.int32]]:
-    """Return what gives the place, from 1, of each raw id among the ascending ids."""
-    if ids.dtype.is_integer() and len(ids) and int(ids[-1]) < DENSE * len(ids):
-        places = np.zeros(int(ids[-1]) + 1, np.int32)  # a table by id is several times as fast as a search
-        places[ids.to_numpy()] = np.arange(1, len(ids) + 1)
-        return lambda column: places[column.to_numpy()]
-    return lambda column: np.asarray(ids.search_sorted(column)).astype(np.int32) + np.int32(1)
 
 
 def _write_content(

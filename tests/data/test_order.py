@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bench.data.order import distinct, distinct_pairs, order_by, ranks, stable_order
+from bench.data.order import distinct, distinct_pairs, numbering, order_by, ranks, stable_order
 
 
 @pytest.mark.parametrize("shift", [0, -(2**40), 2**61])
@@ -70,3 +70,9 @@ def test_ranks_stand_in_the_order_of_the_ids(ids: pl.Series, like: list[int]) ->
 def test_distinct_ids_ascend_and_keep_name_and_type(ids: pl.Series, found: list[int]) -> None:
     assert distinct(ids).to_list() == found
     assert distinct(ids).name == "x" and distinct(ids).dtype == ids.dtype
+
+
+@pytest.mark.parametrize("ids", [[2, 3, 7], [-3, 0, 2], [5, 10**12], ["a", "b", "é"]])
+def test_ids_are_numbered_from_1_in_their_order(ids: list[int] | list[str]) -> None:
+    column = pl.Series([ids[1], ids[0], ids[-1], ids[1]])
+    assert numbering(pl.Series(ids))(column).tolist() == [2, 1, len(ids), 2]
