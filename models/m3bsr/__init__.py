@@ -101,8 +101,8 @@ CARDS = (
             "0.247, but no more than through the network (0.236 to 0.247, 0.251 to 0.261) or through the "
             "chain without L_m (0.245 to 0.260, 0.244 to 0.253), and 25 steps do not change that (0.223 to "
             "0.229, 0.228 to 0.244). The cause lies in the condition: the block alone, on a stream of R2 "
-            "0.375 (tests/benchmarks/denoising_block.py), brings 0.375 under a condition of R2 0, 0.413 "
-            "under one of 0.409 and 0.482 under one of 0.883, whereas the ids reach 0.03, and with brands "
+            "0.390 (tests/benchmarks/denoising_block.py), brings 0.391 under a condition of R2 0, 0.426 "
+            "under one of 0.403 and 0.502 under one of 0.874, whereas the ids reach 0.03, and with brands "
             "0.158 and 0.144."
         ),
         variants={

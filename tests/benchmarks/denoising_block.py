@@ -14,6 +14,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from planted_noise import probe
 from torch import Tensor
 
 from bench.models.m3bsr.config import Denoising
@@ -35,18 +36,6 @@ def world(condition_noise: float, items: int, rank: int) -> tuple[Tensor, Tensor
         signal = F.layer_norm(factors @ shown, (SIZE,))
         mixed.append(F.layer_norm(math.sqrt(1 - share) * signal + math.sqrt(share) * noise, (SIZE,)))
     return factors, mixed[0], mixed[1]
-
-
-def probe(x: Tensor, y: Tensor) -> float:
-    """Return R2 of ridge regression of y on x, fitted on one half of the rows and judged on the other."""
-    half = len(x) // 2
-    inputs, goals = (v.double() - v[:half].double().mean(0) for v in (x, y))
-    gram = inputs[:half].T @ inputs[:half]
-    ridge = 1e-2 * gram.trace() / SIZE * torch.eye(SIZE, dtype=gram.dtype)
-    weights = torch.linalg.solve(gram + ridge, inputs[:half].T @ goals[:half])
-    judged = y[half:].double()
-    left = (goals[half:] - inputs[half:] @ weights).square().sum()
-    return 1 - (left / (judged - judged.mean(0)).square().sum()).item()
 
 
 def measured(condition_noise: float, items: int, rank: int) -> str:
@@ -73,8 +62,8 @@ def measured(condition_noise: float, items: int, rank: int) -> str:
         denoised, _ = block.eval()(*arguments(judged))
         error = block.noise_errors(*arguments(judged)).flatten()[-1].item()
     item = judged.flatten()
-    before, told = (probe(x[item], factors[item]) for x in (stream, condition))
-    after = probe(denoised[0].flatten(0, 1), factors[item])
+    streams = condition[item], stream[item], denoised[0].flatten(0, 1)
+    told, before, after = (probe(x.double().numpy(), factors[item].numpy(), item.numpy()) for x in streams)
     r2 = f"R2 of the condition {told:.3f}, of the stream {before:.3f} -> {after:.3f}"
     return f"{rank} factors, {items:,} items: noise error {error:.2f}; {r2}"
 
