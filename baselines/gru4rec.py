@@ -154,9 +154,9 @@ class GRU4Rec(Recommender):
             ),
         )
 
-    def start_epoch(self, epoch: int, events: TrainingEvents) -> None:
+    def set_up(self, events: TrainingEvents) -> None:
         """Count items, for the samples and the log-Q correction."""
-        if self.cumulated is not None or self.whole_catalog:
+        if self.whole_catalog:
             return
         counts = torch.from_numpy(events.item_counts()).double()  # (N + 1,)
         skewed = torch.where(counts > 0, counts**self.config.sample_alpha, 0.0)
@@ -215,7 +215,7 @@ class GRU4Rec(Recommender):
 
     def sample(self) -> Tensor:
         """Return (S,) items drawn with replacement, p proportional to count^alpha."""
-        assert self.cumulated is not None, "start_epoch comes first"
+        assert self.cumulated is not None, "set_up comes first"
         points = torch.rand(self.config.num_samples, dtype=torch.float64)
         columns = torch.searchsorted(self.cumulated, points, right=True).clamp(max=self.info.num_items)
         return columns.to(self.item_bias.device)

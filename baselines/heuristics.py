@@ -111,7 +111,7 @@ class Popularity(Recommender):
         super().__init__(config, info)
         self.register_buffer("shares", torch.zeros(info.num_items + 1))
 
-    def start_epoch(self, epoch: int, events: TrainingEvents) -> None:
+    def set_up(self, events: TrainingEvents) -> None:
         """Count the items; shares of (the largest count + 1) lie in [0, 1)."""
         counts = torch.from_numpy(events.item_counts())
         self.shares.copy_(counts / (counts.max() + 1))
@@ -168,7 +168,7 @@ class ItemKNN(Recommender):
         self.register_buffer("neighbors", torch.zeros(shape, dtype=torch.int32))
         self.register_buffer("similarity", torch.zeros(shape))
 
-    def start_epoch(self, epoch: int, events: TrainingEvents) -> None:
+    def set_up(self, events: TrainingEvents) -> None:
         """Find the neighbours of every item."""
         shape = (self.info.num_users, self.info.num_items + 1)
         ones = np.ones(len(events.item), np.float32)

@@ -184,9 +184,9 @@ class SASRec(Recommender):
             Stage(view, c.learning_rate, c.batch_size, epochs=c.epochs, patience=c.patience, clip_norm=None),
         )
 
-    def start_epoch(self, epoch: int, events: TrainingEvents) -> None:
+    def set_up(self, events: TrainingEvents) -> None:
         """Note what each user has touched in training, for the negatives."""
-        if self.untouched is None and self.config.loss != "ce":
+        if self.config.loss != "ce":
             user, item = torch.from_numpy(events.user), torch.from_numpy(events.item).long()
             sampler = UntouchedItems(user, item, self.info.num_users, self.info.num_items)
             self.untouched = sampler.to(self.positions.device)
@@ -235,7 +235,7 @@ class SASRec(Recommender):
 
     def draw(self, user: Tensor, default: int) -> Tensor:
         """Return (len(user), k) items that the users did not touch in training."""
-        assert self.untouched is not None, "start_epoch comes first"
+        assert self.untouched is not None, "set_up comes first"
         return self.untouched.draw(user, (self.config.num_negatives or default,))
 
     def encode(self, batch: Batch) -> Tensor:

@@ -8,8 +8,12 @@ import ast
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+
+from bench.errors import UserError
 
 Family = Literal["heuristic", "sequential", "multimodal", "multibehavior", "ctr", "proposed"]
 
@@ -85,6 +89,21 @@ class DatasetCard:
     paper: Mapping[str, float] = field(default_factory=dict)
     """What Table 1 of the M3BSR paper says of it, shown beside our numbers: users, items, interactions,
     clicks and favors a user."""
+
+
+def source_of(point: EntryPoint) -> Path:
+    """Return the source file of an entry point's module, without importing the module itself.
+
+    Raises:
+        UserError: there is no such module.
+    """
+    try:
+        spec = find_spec(point.module)
+    except ImportError:
+        spec = None
+    if spec is None or spec.origin is None:
+        raise UserError(f"entry point {point.name} = {point.value}: no such module; reinstall it")
+    return Path(spec.origin)
 
 
 AnyCard = TypeVar("AnyCard", Card, DatasetCard)

@@ -117,7 +117,7 @@ def prepare(
     """
     from bench.config import parse_settings
     from bench.data import library
-    from bench.data.encoders import chosen_encoders
+    from bench.data.preparation.encoders import chosen_encoders
 
     settings = parse_settings([pair.removeprefix("data.") for pair in set_ or []])
     chosen = chosen_encoders(encoder) if encoder else {}
@@ -158,7 +158,7 @@ def check(
 
 
 def _prepared_faults(place: str) -> list[str]:
-    from bench.data.check_prepared import check_prepared
+    from bench.data.preparation.check_prepared import check_prepared
 
     faults = []
     for finding in check_prepared(_folder(place)):
@@ -170,7 +170,7 @@ def _prepared_faults(place: str) -> list[str]:
 def _raw_faults(reader: str, folder: Path, settings: list[str]) -> list[str]:
     from bench.config import parse_settings
     from bench.data import library
-    from bench.data.raw_check import check_raw_files
+    from bench.data.preparation.raw_check import check_raw_files
 
     overrides = parse_settings([pair.removeprefix("data.") for pair in settings]).shared
     try:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.data.batches import TrainingBatches, training_events
+from bench.data.batches.loader import TrainingBatches, training_events
 from bench.example import (
     ITEMS,
     TARGET,
@@ -21,8 +21,8 @@ from bench.example import (
     example_log,
     example_split,
 )
-from bench.interface import Batch, Recommender, Stage
-from bench.training.loop import make_optimizer, train_step
+from bench.interface import Batch, Recommender, Stage, TrainingEvents
+from bench.training.loop import make_optimizer, start_stage, train_step
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,13 @@ class Subject:
         """Return the model, built and prepared as for a run, in training mode."""
         torch.manual_seed(seed)
         model = self.kind(self.config, example_info())
-        model.start_epoch(0, training_events(example_log(), example_split(), ITEMS))
+        model.set_up(events())
         return model
+
+
+def events() -> TrainingEvents:
+    """Return the training part of the example."""
+    return training_events(example_log(), example_split(), ITEMS)
 
 
 def training_batches(stage: Stage, epoch: int, users: int | None = None) -> Iterator[Batch]:
@@ -153,9 +158,10 @@ def check_loss_moves_every_parameter(subject: Subject) -> None:
     moved: set[str] = set()
     wanted: set[str] = set()
     for stage in model.stages():
+        start_stage(model, stage, events())
         optimizer = make_optimizer(model, stage)
         for epoch in range(3):
-            model.train().start_epoch(epoch, training_events(example_log(), example_split(), ITEMS))
+            model.train().start_epoch(epoch, events())
             for batch in training_batches(stage, epoch):
                 terms = train_step(model, batch, replace(stage, warmup_steps=0), optimizer)
                 assert np.isfinite(list(terms.values())).all(), f"stage {stage.name}: loss terms {terms}"
@@ -168,6 +174,7 @@ def check_loss_falls_when_fitting_eight_users(subject: Subject) -> None:
     """Forty epochs over eight users lower the loss of every stage by a tenth or more."""
     model = subject.build()
     for stage in model.stages():
+        start_stage(model, stage, events())
         quick = replace(stage, learning_rate=max(stage.learning_rate, 3e-3), warmup_steps=0)
         optimizer = make_optimizer(model, quick)
         values = [_epoch_loss(model, quick, optimizer, epoch) for epoch in range(40)]
@@ -210,14 +217,21 @@ def _same(found: Tensor, expected: Tensor, change: str) -> None:
 
 def _step(model: Recommender, stage: Stage) -> None:
     """Take one optimizer step of a stage."""
+    start_stage(model, stage, events())
     optimizer = make_optimizer(model.train(), stage)
+    model.start_epoch(0, events())
     train_step(model, next(training_batches(stage, 0)), replace(stage, warmup_steps=0), optimizer)
 
 
 def _losses(model: Recommender, seed: int) -> list[float]:
     """Return the loss of the first batch of every stage."""
     torch.manual_seed(seed)
-    return [model.train().loss(next(training_batches(stage, 0)))["loss"].item() for stage in model.stages()]
+    losses = []
+    for stage in model.stages():
+        start_stage(model, stage, events())
+        model.train().start_epoch(0, events())
+        losses.append(model.loss(next(training_batches(stage, 0)))["loss"].item())
+    return losses
 
 
 def _with_gradient(model: Recommender, stage: str) -> set[str]:
@@ -230,7 +244,7 @@ def _with_gradient(model: Recommender, stage: str) -> set[str]:
 
 def _epoch_loss(model: Recommender, stage: Stage, optimizer: torch.optim.Optimizer, epoch: int) -> float:
     """Train for one epoch on eight users and return the mean loss of its steps."""
-    model.train().start_epoch(epoch, training_events(example_log(), example_split(), ITEMS))
+    model.train().start_epoch(epoch, events())
     steps = [
         train_step(model, batch, stage, optimizer)["loss"] for batch in training_batches(stage, epoch, 8)
     ]

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.data.batches import evaluation_batches
+from bench.data.batches.loader import evaluation_batches
+from bench.data.protocol.split import Split, split
 from bench.data.schema import Interactions, ItemContent
-from bench.data.split import Split, split
 from bench.interface import Batch, DatasetInfo
 
 USERS, ITEMS, TARGET = 12, 30, 2

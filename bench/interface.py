@@ -226,10 +226,10 @@ class Recommender(nn.Module):
     """
 
     Config: ClassVar[type]
-    behaviors: ClassVar[Literal["typed", "merged"]] = "merged"
-    """`typed`: the model reads behavior types. `merged`: it knows one behavior and gets the merged stream."""
     max_history: int = 50
     """Events of history that an evaluation batch shows; an instance may set its own."""
+    stage_name: str = ""
+    """Name of the stage in training, set by the harness before `start_stage`; after training the last one."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -249,10 +249,21 @@ class Recommender(nn.Module):
         """Return named scalar terms; the one called `loss` is minimised, the others are shown."""
         raise TypeError(f"{type(self).__name__} has stages but no loss")
 
-    def start_epoch(self, epoch: int, events: TrainingEvents) -> None:
-        """Prepare an epoch: build graphs, count items. Called with epoch 0 before the first batch, also
-        without stages.
+    def set_up(self, events: TrainingEvents) -> None:
+        """Build what the training part alone fixes: graphs, counts. Called once, before the first stage, also
+        for a model without stages.
         """
+
+    def start_stage(self, stage: str, events: TrainingEvents) -> None:
+        """Prepare a stage: pseudo-labels, cluster centres. Called once before each, in their order, with the
+        best weights of the stage before.
+
+        A resumed training calls it again for the stages already begun, before the stored weights are loaded:
+        what a stage derives from learned weights belongs in a buffer.
+        """
+
+    def start_epoch(self, epoch: int, events: TrainingEvents) -> None:
+        """Prepare an epoch: `epoch` counts from 0 in each stage, whose name is `stage_name`."""
 
     def encode(self, batch: Batch) -> Any:
         """Return the users in any form that `score_encoded` reads; default: the batch itself."""

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, get_args
 
 import bench
-from bench.cards import Card, Family, read_cards
+from bench.cards import Card, Family, read_cards, source_of
 from bench.errors import UserError, hint
 
 if TYPE_CHECKING:
@@ -29,8 +29,7 @@ BY_PATH = "bench_model_at_"
 SHARED = (
     "interface.py", "nn/*.py", "training/*.py", "evaluation/ranks.py", "evaluation/metrics.py",
     "evaluation/pairs.py",
-    "data/task.py", "data/split.py", "data/candidates.py", "data/untouched.py",
-    "data/batches.py", "data/histories.py", "data/training_log.py", "data/*_views.py",
+    "data/protocol/*.py", "data/batches/*.py",
 )  # fmt: skip
 """Sources under `bench/` that every model's ranks depend on."""
 
@@ -202,13 +201,7 @@ def _rooms() -> Iterator[Entry]:
 
 def _entry_points() -> Iterator[Entry]:
     for point in entry_points(group=GROUP):
-        try:
-            spec = importlib.util.find_spec(point.module)
-        except ImportError:
-            spec = None
-        if spec is None or spec.origin is None:
-            raise UserError(f"entry point {point.name} = {point.value}: no such module; reinstall it")
-        for entry in _entries(Path(spec.origin), point.module):
+        for entry in _entries(source_of(point), point.module):
             if entry.card.model == point.attr:
                 yield entry
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import polars as pl
 
 from bench.cards import DatasetCard
+from bench.data.readers.blocks import blocks
+from bench.data.readers.log import BAD, ROW, Field, LogFiles, LogOptions
+from bench.data.readers.ratings import BEHAVIORS, Rule, by_rating, require_favor, rule_text
 from bench.data.schema import Position, RawData
-from bench.datasets.ratings import BEHAVIORS, Rule, by_rating, require_favor, rule_text
-from bench.datasets.raw_blocks import blocks
-from bench.datasets.raw_log import BAD, ROW, Field, LogFiles, LogOptions
 from bench.errors import UserError, hint
 
 CARD = DatasetCard(

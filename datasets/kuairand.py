@@ -12,10 +12,10 @@ from pathlib import Path
 import polars as pl
 
 from bench.cards import DatasetCard
+from bench.data.readers.behaviors import behavior_names
+from bench.data.readers.blocks import header_of
+from bench.data.readers.log import Field, LogFiles, LogOptions, id_field, number_field
 from bench.data.schema import RawData
-from bench.datasets.raw_behaviors import behavior_names
-from bench.datasets.raw_blocks import header_of
-from bench.datasets.raw_log import Field, LogFiles, LogOptions, id_field, number_field
 from bench.errors import UserError
 
 CARD = DatasetCard(

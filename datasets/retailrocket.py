@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.cards import DatasetCard
+from bench.data.readers.behaviors import behavior_names, events, mapping_text
+from bench.data.readers.blocks import header_of
+from bench.data.readers.log import LogFiles, LogOptions, among, id_field, log_file, number_field
 from bench.data.schema import RawData
-from bench.datasets.raw_behaviors import behavior_names, events, mapping_text
-from bench.datasets.raw_blocks import header_of
-from bench.datasets.raw_log import LogFiles, LogOptions, among, id_field, log_file, number_field
 
 CARD = DatasetCard(
     name="retailrocket",

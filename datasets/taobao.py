@@ -10,9 +10,9 @@ from pathlib import Path
 import polars as pl
 
 from bench.cards import DatasetCard
+from bench.data.readers.behaviors import behavior_names, events, mapping_text
+from bench.data.readers.log import LogFiles, LogOptions, among, id_field, log_file, number_field
 from bench.data.schema import RawData
-from bench.datasets.raw_behaviors import behavior_names, events, mapping_text
-from bench.datasets.raw_log import LogFiles, LogOptions, among, id_field, log_file, number_field
 from bench.errors import UserError
 
 CARD = DatasetCard(

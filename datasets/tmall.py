@@ -9,10 +9,10 @@ from pathlib import Path
 import polars as pl
 
 from bench.cards import DatasetCard
+from bench.data.readers.behaviors import behavior_names, events, mapping_text
+from bench.data.readers.blocks import header_of
+from bench.data.readers.log import Field, LogFiles, LogOptions, among, id_field, log_file, whole
 from bench.data.schema import RawData
-from bench.datasets.raw_behaviors import behavior_names, events, mapping_text
-from bench.datasets.raw_blocks import header_of
-from bench.datasets.raw_log import Field, LogFiles, LogOptions, among, id_field, log_file, whole
 
 CARD = DatasetCard(
     name="tmall",

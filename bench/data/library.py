@@ -1,4 +1,5 @@
-"""The data sets at hand: readers in the room `datasets/`, prepared folders under `home()`.
+"""The data sets at hand: readers in the room `datasets/` or of entry points
+`m3bench.datasets`, prepared folders under `home()`.
 
 Listing and finding import no reader: cards are read from the source.
 """
@@ -9,19 +10,21 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import bench
-from bench.cards import DatasetCard, read_cards
+from bench.cards import DatasetCard, read_cards, source_of
 from bench.config import build_options, flatten
+from bench.data.protocol.shuffle import OPTION, shuffled, take_shuffle
 from bench.data.schema import Dataset
-from bench.data.shuffle import OPTION, shuffled, take_shuffle
 from bench.data.storage import FORMAT, METADATA, load
 from bench.errors import UserError, hint
 
+GROUP = "m3bench.datasets"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -50,8 +53,7 @@ def readers() -> dict[str, DatasetCard]:
 def _sources() -> dict[str, tuple[DatasetCard, str]]:
     """Return name -> card and module."""
     found: dict[str, tuple[DatasetCard, str]] = {}
-    paths = {path.stem: path for root in bench.__path__ for path in Path(root).glob("datasets/*.py")}
-    for stem, path in sorted(paths.items()):
+    for module, path in _files():
         try:
             cards = read_cards(path, DatasetCard)
         except (ValueError, TypeError, SyntaxError) as error:
@@ -62,8 +64,21 @@ def _sources() -> dict[str, tuple[DatasetCard, str]]:
                 raise UserError(
                     f"{path}: data set name '{card.name}' is taken by {found[card.name][1]}; rename one"
                 )
-            found[card.name] = (card, f"bench.datasets.{stem}")
+            found[card.name] = (card, module)
     return dict(sorted(found.items()))
+
+
+def _files() -> Iterator[tuple[str, Path]]:
+    """Yield module and source file of the room `datasets/`, then of the entry points, each module once."""
+    rooms = [Path(root) / "datasets" for root in bench.__path__]
+    files = {}
+    for room in rooms:
+        for path in sorted([*room.glob("*.py"), *room.glob("*/*.py")]):
+            parts = path.relative_to(room).with_suffix("").parts
+            files[".".join(("bench.datasets", *(part for part in parts if part != "__init__")))] = path
+    for point in entry_points(group=GROUP):
+        files[point.module] = source_of(point)
+    yield from sorted(files.items())
 
 
 def prepared() -> dict[str, Path]:
@@ -119,7 +134,7 @@ def prepare_named(
     Raises:
         UserError: no such reader or option, files are missing, or the data are faulty.
     """
-    from bench.data.prepare import prepare
+    from bench.data.preparation.prepare import prepare
 
     target = _target(reader, name, overrides, _sources())
     raw_data, options, filters, encoders = read_raw(reader, raw, overrides, on_bad_row)
@@ -138,8 +153,8 @@ def read_raw(
     Raises:
         UserError: no such reader or option, or files are missing.
     """
-    from bench.data.encoders import EncoderOptions
-    from bench.data.prepare import PrepareOptions
+    from bench.data.preparation.encoders import EncoderOptions
+    from bench.data.preparation.prepare import PrepareOptions
 
     sources = _sources()
     if reader not in sources:
@@ -159,9 +174,10 @@ def read_raw(
 
 def simulators() -> dict[str, str]:
     """Return data set -> module that writes raw files in its publisher's layout."""
-    roots = [Path(root) / "datasets" for root in bench.__path__]
-    stems = [path.stem for root in roots for path in root.glob("*_simulation.py")]
-    return {stem.removesuffix("_simulation"): f"bench.datasets.{stem}" for stem in sorted(stems)}
+    names = {
+        path.parent.name for root in bench.__path__ for path in Path(root).glob("datasets/*/simulation.py")
+    }
+    return {name: f"bench.datasets.{name}.simulation" for name in sorted(names)}
 
 
 def simulate(reader: str, out: Path, scale: float, seed: int, watch: Callable[[str, int, int], None]) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from bench.data.protocol.split import split
 from bench.data.schema import Interactions
-from bench.data.split import split
 from bench.data.storage import interaction_blocks, read_items, read_metadata
 
 BINS = 60  # of the time span in a picture

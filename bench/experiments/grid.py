@@ -15,9 +15,9 @@ from typing import Any
 
 from bench.config import ProtocolOptions, TrainingOptions
 from bench.data import library
-from bench.data.shuffle import shuffled, take_shuffle
+from bench.data.protocol.shuffle import shuffled, take_shuffle
+from bench.data.protocol.task import Task, open_task
 from bench.data.storage import load
-from bench.data.task import Task, open_task
 from bench.errors import UserError
 from bench.experiments.progress import PAUSE, Display, Note, Teller
 from bench.experiments.store import Cell, Record, Store

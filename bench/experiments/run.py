@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from bench.config import ProtocolOptions, TrainingOptions, build_options
-from bench.data.batches import target_in_history
-from bench.data.task import Task
+from bench.data.batches.loader import target_in_history
+from bench.data.protocol.task import Task
 from bench.errors import UserError
 from bench.evaluation.pairs import score_pairs
 from bench.evaluation.ranks import rank

@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.errors import UserError
 from bench.evaluation.metrics import ndcg
 from bench.evaluation.ranks import rank
-from bench.interface import Batch, Recommender, Stage
+from bench.interface import Batch, Recommender, Stage, TrainingEvents
 from bench.training.checkpoint import Checkpoint, snapshot
 from bench.training.data import TrainingData
 from bench.training.watcher import Silent, Watcher
@@ -70,12 +70,15 @@ def fit(
     """
     watcher, checkpoint = watcher or Silent(), checkpoint or Checkpoint(None)
     stages = model.stages()
-    model.start_epoch(0, data.events)
+    model.set_up(data.events)
     state = checkpoint.load() or {"stage": 0, "epoch": 0, "fit": Fit()}
     result: Fit = state["fit"]
     begun = time.monotonic() - result.seconds
+    for stage in stages[: state["stage"]]:
+        start_stage(model, stage, data.events)
     for index in range(state["stage"], len(stages)):
         stage = stages[index]
+        start_stage(model, stage, data.events)
         optimizer = make_optimizer(model, stage)
         batches = data.batches(stage.view, options.seed)
         limit = stage_deadline(options, index, len(stages), result.seconds)
@@ -133,6 +136,12 @@ def fit(
         model.load_state_dict(kept)
     model.eval()
     return result
+
+
+def start_stage(model: Recommender, stage: Stage, events: TrainingEvents) -> None:
+    """Tell a model which of its stages begins."""
+    model.stage_name = stage.name
+    model.start_stage(stage.name, events)
 
 
 def train_epoch(

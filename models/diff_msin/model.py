@@ -23,8 +23,6 @@ class DiffMSIN(Recommender):
     """
 
     Config = DiffMSINConfig
-    behaviors = "typed"
-
     def __init__(self, config: DiffMSINConfig, info: DatasetInfo) -> None:
         super().__init__(config, info)
         self.config: DiffMSINConfig = config

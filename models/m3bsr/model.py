@@ -42,7 +42,6 @@ class M3BSR(Recommender):
     """
 
     Config = M3BSRConfig
-    behaviors = "typed"
     target_share: Tensor
 
     def __init__(self, config: M3BSRConfig, info: DatasetInfo) -> None:
@@ -82,12 +81,10 @@ class M3BSR(Recommender):
             ),
         )
 
-    def start_epoch(self, epoch: int, events: TrainingEvents) -> None:
+    def set_up(self, events: TrainingEvents) -> None:
         """Count the targets; start the item bias at their log frequency, so that training begins at
         popularity.
         """
-        if epoch > 0:
-            return
         counts = torch.from_numpy(events.item_counts(self.target_behavior))
         self.target_share.copy_(counts / counts.sum().clamp(min=1))
         if self.config.popularity_bias:

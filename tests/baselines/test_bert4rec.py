@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.baselines.bert4rec import BERT4Rec, BERT4RecConfig
-from bench.data.batches import TrainingBatches
+from bench.data.batches.loader import TrainingBatches
+from bench.data.protocol.split import split
 from bench.data.schema import Interactions
-from bench.data.split import split
 from bench.interface import Batch, DatasetInfo, ItemContent
 
 ITEMS = 20

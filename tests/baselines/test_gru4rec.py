@@ -24,7 +24,7 @@ def build(**options: object) -> GRU4Rec:
     model = GRU4Rec(GRU4RecConfig(hidden_size=8, **options), info).eval()
     item = np.repeat(np.arange(ITEMS + 1), COUNTS).astype(np.int32)
     ones = np.ones(len(item), np.int64)
-    model.start_epoch(0, TrainingEvents(ones * 0, item, ones.astype(np.int8), ones, ITEMS))
+    model.set_up(TrainingEvents(ones * 0, item, ones.astype(np.int8), ones, ITEMS))
     return model
 
 
@@ -186,7 +186,7 @@ def test_fifty_toy_sequences_are_learned_by_heart(options: dict[str, object]) ->
     config = GRU4RecConfig(hidden_size=32, dropout=0.0, dropout_embedding=0.0, **options)
     model = GRU4Rec(config, DatasetInfo(50, ITEMS, ("click",), ItemContent(ITEMS)))
     flat, ones = walk.flatten().numpy().astype(np.int32), np.ones(350, np.int8)
-    model.start_epoch(0, TrainingEvents(np.repeat(np.arange(50), 7), flat, ones, np.arange(350), ITEMS))
+    model.set_up(TrainingEvents(np.repeat(np.arange(50), 7), flat, ones, np.arange(350), ITEMS))
     labels = walk[:, 1:]
     train = Batch(
         torch.arange(50), walk[:, :-1], zeros, zeros, labels=labels, label_behavior=torch.ones_like(zeros)

@@ -39,7 +39,7 @@ def batch(*histories: list[int]) -> Batch:
 
 def test_popularity_orders_by_training_events_of_all_behaviors() -> None:
     model = Popularity(NoOptions(), INFO)
-    model.start_epoch(0, EVENTS)
+    model.set_up(EVENTS)
     scores = model.score(batch([1], [4]), torch.tensor([[1, 2, 3, 4, 5]] * 2))
     assert torch.allclose(scores * 5, torch.tensor([[2.0, 4.0, 2.0, 1.0, 0.0]] * 2))
 
@@ -67,7 +67,7 @@ def test_random_scores_are_uniform_and_unrelated_between_neighbouring_pairs() ->
 
 def test_items_of_the_history_come_first_newest_first_then_popularity() -> None:
     model = LastClickedFirst(NoOptions(), INFO)
-    model.start_epoch(0, EVENTS)
+    model.set_up(EVENTS)
     candidates = torch.tensor([[1, 2, 3, 4, 5, 6]] * 3)
     scores = model.score(batch([4, 1, 4, 5], [6], []), candidates)
     order = scores.argsort(dim=1, descending=True, stable=True) + 1
@@ -77,7 +77,7 @@ def test_items_of_the_history_come_first_newest_first_then_popularity() -> None:
 def test_similarities_equal_the_shrunk_cosine_by_hand() -> None:
     """Users of item 1: 0, 2; of item 2: 0, 1, 2; of item 3: 0, 1; of item 4: 3."""
     model = ItemKNN(ItemKNNConfig(num_neighbors=2, shrinkage=0.5), INFO)
-    model.start_epoch(0, EVENTS)
+    model.set_up(EVENTS)
     close, far = 2 / (math.sqrt(6) + 0.5), 1 / (math.sqrt(4) + 0.5)
     assert model.neighbors[1:].tolist() == [[2, 3], [1, 3], [2, 1], [0, 0], [0, 0], [0, 0]]
     assert model.similarity[1:4].tolist() == [
@@ -88,7 +88,7 @@ def test_similarities_equal_the_shrunk_cosine_by_hand() -> None:
 
 def test_scores_add_up_the_similarities_weighted_by_age() -> None:
     model = ItemKNN(ItemKNNConfig(num_neighbors=2, shrinkage=0.5, decay=0.5), INFO)
-    model.start_epoch(0, EVENTS)
+    model.set_up(EVENTS)
     close, far = 2 / (math.sqrt(6) + 0.5), 1 / (math.sqrt(4) + 0.5)
     scores = model.score(batch([3, 1], [4], []), torch.tensor([[1, 2, 3, 4]] * 3))
     # item 1 is the newest event (weight 1), item 3 the one before it (weight one half)

@@ -19,7 +19,7 @@ def build(**options: object) -> SASRec:
     torch.manual_seed(0)
     info = DatasetInfo(USERS, ITEMS, ("click", "favor"), ItemContent(ITEMS))
     model = SASRec(SASRecConfig(hidden_size=8, **options), info).eval()
-    model.start_epoch(0, events())
+    model.set_up(events())
     return model
 
 
@@ -190,7 +190,7 @@ def test_fifty_toy_sequences_are_learned_by_heart(loss: str) -> None:
     model = SASRec(config, info)
     flat = walk.flatten().numpy().astype(np.int32)
     ones = np.ones(350, np.int8)
-    model.start_epoch(0, TrainingEvents(np.repeat(np.arange(50), 7), flat, ones, np.arange(350), ITEMS))
+    model.set_up(TrainingEvents(np.repeat(np.arange(50), 7), flat, ones, np.arange(350), ITEMS))
     train = Batch(user, walk[:, :-1], zeros, zeros, labels=walk[:, 1:], label_behavior=torch.ones_like(zeros))
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     for _ in range(120):

@@ -94,8 +94,8 @@ def train(world: str, name: str, seed: int, epochs: int) -> Result:
 
     from bench.config import ProtocolOptions, build_options
     from bench.data import library
+    from bench.data.protocol.task import open_task
     from bench.data.storage import load
-    from bench.data.task import open_task
     from bench.evaluation.metrics import ndcg
     from bench.evaluation.ranks import rank
     from bench.experiments.diagnostics import diagnose

@@ -27,12 +27,12 @@ ROWS_PER_USER, ITEMS = 136, 500_000
 LOG = "tianchi_2014002_rec_tmall_log_parta.txt"
 BEHAVIORS = {"click": 1, "collect": 2}
 CHUNK, BUCKETS = 1_000_000, 16
-MIN_EVENTS, KEEP_LAST = 5, 50  # as `bench.data.prepare` by default
+MIN_EVENTS, KEEP_LAST = 5, 50  # as `bench.data.preparation.prepare` by default
 
 
 def write(folder: Path, rows: int) -> None:
     """Write a simulated log."""
-    from bench.datasets.rec_tmall_simulation import write_log
+    from bench.datasets.rec_tmall.simulation import write_log
 
     folder.mkdir(parents=True, exist_ok=True)
     write_log(folder / LOG, rows, rows // ROWS_PER_USER, ITEMS)

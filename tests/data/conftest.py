@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from bench.data import encoders
-from bench.data.batches import TrainingBatches
-from bench.data.encoders import EncoderOptions
-from bench.data.histories import DropTargetClick
+from bench.data.batches.histories import DropTargetClick
+from bench.data.batches.loader import TrainingBatches
+from bench.data.preparation import encoders
+from bench.data.preparation.encoders import EncoderOptions
+from bench.data.protocol.split import split
 from bench.data.schema import Interactions
-from bench.data.split import split
 from bench.errors import UserError
 from bench.interface import Batch, View
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.data.batches import TrainingBatches, evaluation_batches, target_in_history, training_events
-from bench.data.histories import DropTargetClick
+from bench.data.batches.histories import DropTargetClick
+from bench.data.batches.loader import TrainingBatches, evaluation_batches, target_in_history, training_events
+from bench.data.protocol.split import split
 from bench.data.schema import Interactions
-from bench.data.split import split
 from bench.errors import UserError
 from bench.interface import Causal, Cloze, Impressions, Next, Pairs, View
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.data.candidates import Candidates, Kind, draw, stored
+from bench.data.protocol.candidates import Candidates, Kind, draw, stored
+from bench.data.protocol.split import split
 from bench.data.schema import Interactions, Touched
-from bench.data.split import split
 from bench.errors import UserError
 
 KINDS: tuple[Kind, ...] = ("uniform99", "popular99")

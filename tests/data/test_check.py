@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bench.data.check import check_raw
-from bench.data.check_prepared import check_prepared
-from bench.data.encoders import EncoderOptions
-from bench.data.prepare import PrepareOptions, prepare
+from bench.data.preparation.check import check_raw
+from bench.data.preparation.check_prepared import check_prepared
+from bench.data.preparation.encoders import EncoderOptions
+from bench.data.preparation.prepare import PrepareOptions, prepare
 from bench.data.schema import RawData, RawFeatures
 from bench.errors import UserError
 

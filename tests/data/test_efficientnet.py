@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.data import efficientnet
-from bench.data.encoders import EncoderOptions, encode_images
-from bench.data.runs import silent
+from bench.data.preparation import efficientnet
+from bench.data.preparation.encoders import EncoderOptions, encode_images
+from bench.data.preparation.runs import silent
 from bench.errors import UserError
 
 OPTIONS = EncoderOptions(image="efficientnet", batch_size=3, device="cpu")

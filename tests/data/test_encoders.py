@@ -12,11 +12,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from bench import cli
-from bench.data import encoders, library, words
-from bench.data.encoders import EncoderOptions, chosen_encoders, encode_images, encode_titles
-from bench.data.features import Source
-from bench.data.prepare import PrepareOptions, prepare
-from bench.data.runs import silent
+from bench.data import library
+from bench.data.preparation import encoders, words
+from bench.data.preparation.encoders import EncoderOptions, chosen_encoders, encode_images, encode_titles
+from bench.data.preparation.features import Source
+from bench.data.preparation.prepare import PrepareOptions, prepare
+from bench.data.preparation.runs import silent
 from bench.data.schema import RawData
 from bench.data.storage import load
 from bench.errors import UserError

@@ -12,10 +12,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bench.data import features
-from bench.data.content import item_table, lacking, not_encoded, write_content
-from bench.data.encoders import EncoderOptions
-from bench.data.prepare import PrepareOptions, prepare
+from bench.data.preparation import features
+from bench.data.preparation.content import item_table, lacking, not_encoded, write_content
+from bench.data.preparation.encoders import EncoderOptions
+from bench.data.preparation.prepare import PrepareOptions, prepare
 from bench.data.schema import ItemContent, RawData, RawFeatures, StreamedFeatures
 from bench.data.storage import load
 from bench.errors import UserError
@@ -140,8 +140,8 @@ def test_memory_does_not_grow_with_what_is_written(tmp_path):
 import resource, sys
 import numpy as np, polars as pl
 from pathlib import Path
-from bench.data.features import Source, hash_feature, write_feature
-from bench.data.runs import silent
+from bench.data.preparation.features import Source, hash_feature, write_feature
+from bench.data.preparation.runs import silent
 
 def blocks():
     for start in range(0, 32768, 512):

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from bench.data.batches import TrainingBatches, evaluation_batches
-from bench.data.histories import DropTargetClick
-from bench.data.leaks import find_leaks
+from bench.data.batches.histories import DropTargetClick
+from bench.data.batches.loader import TrainingBatches, evaluation_batches
+from bench.data.protocol.leaks import find_leaks
+from bench.data.protocol.split import Rule, Split, split
 from bench.data.schema import Interactions
-from bench.data.split import Rule, Split, split
 from bench.interface import Batch, Causal, Cloze, Impressions, Next, Pairs, View
 
 VIEWS: tuple[View, ...] = (

@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,29 @@ def test_two_readers_of_one_name_are_an_error(room):
     (room / "reader_twin.py").write_text((room / "reader_brought.py").read_text())
     with pytest.raises(UserError, match=r"reader_twin.py: data set name 'brought' is taken by"):
         library.readers()
+
+
+def test_a_reader_of_another_package_comes_by_entry_point(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere.py").write_text(READER.replace("NAME", "foreign").replace("NEEDS_RAW", "False"))
+    monkeypatch.syspath_prepend(tmp_path)
+    point = EntryPoint("foreign", "elsewhere", "m3bench.datasets")
+    monkeypatch.setattr(library, "entry_points", lambda group: [point] if group == point.group else [])
+    assert "foreign" in library.readers() and "elsewhere" not in sys.modules
+    assert len(library.open_dataset("foreign", {}).interactions) == 12
+
+
+def test_an_entry_point_without_its_module_is_named(monkeypatch):
+    point = EntryPoint("gone", "no_such_module_here", "m3bench.datasets")
+    monkeypatch.setattr(library, "entry_points", lambda group: [point])
+    with pytest.raises(UserError, match="entry point gone = no_such_module_here: no such module"):
+        library.readers()
+
+
+def test_readers_may_lie_in_a_folder(room):
+    (room / "shop").mkdir()
+    (room / "shop" / "__init__.py").write_text("")
+    (room / "shop" / "events.py").write_text(READER.replace("NAME", "shop").replace("NEEDS_RAW", "True"))
+    assert library.readers()["shop"].needs_raw
 
 
 def test_a_card_that_cannot_be_read_names_its_file(room):
@@ -240,6 +264,5 @@ def test_the_library_imports_neither_torch_nor_a_reader():
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     modules = done.stdout.split()
     assert "bench.data.library" in modules
-    assert not {"torch", "sklearn", "scipy", "open_clip", "bench.datasets", "bench.data.encoders"} & set(
-        modules
-    )
+    heavy = {"torch", "sklearn", "scipy", "open_clip", "bench.datasets", "bench.data.preparation.encoders"}
+    assert not heavy & set(modules)

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bench.data.order import distinct, distinct_pairs, numbering, order_by, ranks, stable_order
+from bench.data.preparation.order import distinct, distinct_pairs, numbering, order_by, ranks, stable_order
 
 
 @pytest.mark.parametrize("shift", [0, -(2**40), 2**61])

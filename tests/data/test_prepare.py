@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from bench.data.encoders import EncoderOptions
-from bench.data.prepare import PrepareOptions, prepare
+from bench.data.preparation.encoders import EncoderOptions
+from bench.data.preparation.prepare import PrepareOptions, prepare
 from bench.data.schema import Dataset, RawData, RawFeatures
 from bench.data.storage import load
 from bench.errors import UserError

@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bench.data import runs
-from bench.data.encoders import EncoderOptions
-from bench.data.prepare import PrepareOptions, prepare
+from bench.data.preparation import runs
+from bench.data.preparation.encoders import EncoderOptions
+from bench.data.preparation.prepare import PrepareOptions, prepare
 from bench.data.schema import EventStream, Part, Position, RawData
 from bench.data.storage import load, read_metadata
 from bench.errors import UserError

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.data import features, shelf
-from bench.data.features import Source
-from bench.data.runs import silent
+from bench.data.preparation import features, shelf
+from bench.data.preparation.features import Source
+from bench.data.preparation.runs import silent
 from bench.errors import UserError
 
 

@@ -7,12 +7,12 @@ import pytest
 
 from bench.config import ProtocolOptions
 from bench.data import library
-from bench.data.encoders import EncoderOptions
-from bench.data.prepare import PrepareOptions, prepare
+from bench.data.preparation.encoders import EncoderOptions
+from bench.data.preparation.prepare import PrepareOptions, prepare
+from bench.data.protocol.shuffle import permutation, shuffled, take_shuffle
+from bench.data.protocol.task import open_task
 from bench.data.schema import Dataset, RawData, RawFeatures
-from bench.data.shuffle import permutation, shuffled, take_shuffle
 from bench.data.storage import load
-from bench.data.task import open_task
 from bench.errors import UserError
 
 

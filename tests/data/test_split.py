@@ -3,8 +3,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from bench.data.protocol.split import restrict, split
 from bench.data.schema import Interactions
-from bench.data.split import restrict, split
 from bench.errors import UserError
 
 FAVOR = 2

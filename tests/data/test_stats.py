@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bench.data.encoders import EncoderOptions
-from bench.data.prepare import PrepareOptions, prepare
+from bench.data.preparation.encoders import EncoderOptions
+from bench.data.preparation.prepare import PrepareOptions, prepare
 from bench.data.schema import RawData, RawFeatures
 from bench.data.stats import statistics, text_report
 from bench.data.storage import load, read_metadata

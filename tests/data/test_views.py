@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from bench.data.batches import TrainingBatches
-from bench.data.histories import DropTargetClick
+from bench.data.batches.histories import DropTargetClick
+from bench.data.batches.loader import TrainingBatches
+from bench.data.batches.untouched import Untouched
+from bench.data.protocol.split import split
 from bench.data.schema import Interactions
-from bench.data.split import split
-from bench.data.untouched import Untouched
 from bench.interface import Causal, Cloze, Impressions, Next, Pairs
 
 FAVOR = 2

@@ -5,9 +5,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from bench.data.check import check_raw
+from bench.data.preparation.check import check_raw
+from bench.data.readers import blocks as raw_blocks
 from bench.data.schema import EventStream, RawData
-from bench.datasets import raw_blocks
 from bench.datasets.atomic import Options, read
 from bench.errors import UserError
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from bench.data.readers import blocks as raw_blocks
+from bench.data.readers.json_lines import JsonLines
+from bench.data.readers.log import Field, number_field
 from bench.data.schema import Position
-from bench.datasets import raw_blocks
-from bench.datasets.json_lines import JsonLines
-from bench.datasets.raw_log import Field, number_field
 from bench.errors import UserError
 
 FIELDS = (

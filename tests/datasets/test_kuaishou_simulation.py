@@ -9,13 +9,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bench.data.encoders import EncoderOptions
-from bench.data.prepare import PrepareOptions, prepare
+from bench.data.preparation.encoders import EncoderOptions
+from bench.data.preparation.prepare import PrepareOptions, prepare
 from bench.data.storage import load
-from bench.datasets import kuaishou_simulation
 from bench.datasets.kuaishou import Options, read
-from bench.datasets.kuaishou_simulation import simulate
-from bench.datasets.kuaishou_simulation_plan import Plan, apportion, match, plan, repeated, sizes
+from bench.datasets.kuaishou import simulation as kuaishou_simulation
+from bench.datasets.kuaishou.simulation import simulate
+from bench.datasets.kuaishou.simulation_plan import Plan, apportion, match, plan, repeated, sizes
 from bench.errors import UserError
 
 SCALE = 0.005  # 114 users, 3,093 photos

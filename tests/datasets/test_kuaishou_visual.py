@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bench.datasets.kuaishou_visual import blocks, vector
+from bench.datasets.kuaishou.visual import blocks, vector
 from bench.errors import UserError
 
 

@@ -6,8 +6,8 @@ from zipfile import ZipFile
 
 import pytest
 
-from bench.datasets import movielens
-from bench.datasets.movielens import Options, read
+from bench.datasets.movielens import ml_100k as movielens
+from bench.datasets.movielens.ml_100k import Options, read
 from bench.errors import UserError
 
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"

@@ -4,9 +4,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from bench.data.check import check_raw
+from bench.data.preparation.check import check_raw
 from bench.data.schema import EventStream, Part, RawData
-from bench.datasets.movielens_csv import Options, read
+from bench.datasets.movielens.releases import Options, read
 from bench.errors import UserError
 
 POSTERS = Path(__file__).parents[3] / "shared" / "data" / "ml-latest-small-posters"

@@ -1,7 +1,7 @@
 import polars as pl
 import pytest
 
-from bench.datasets.ratings import by_rating, check_threshold, require_favor, rule_text
+from bench.data.readers.ratings import by_rating, check_threshold, require_favor, rule_text
 from bench.errors import UserError
 
 STARS = pl.DataFrame({"item": [7, 8, 9], "stars": [3.5, 4.0, 1.0]})

@@ -4,9 +4,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from bench.datasets import raw_blocks
-from bench.datasets.raw_behaviors import events
-from bench.datasets.raw_log import LogFiles, among, id_field, log_file, number_field
+from bench.data.readers import blocks as raw_blocks
+from bench.data.readers.behaviors import events
+from bench.data.readers.log import LogFiles, among, id_field, log_file, number_field
 from bench.errors import UserError
 
 COLUMNS = ("user", "item", "behavior", "timestamp")
@@ -29,7 +29,7 @@ def file_of(folder: Path, lines: list[str], name: str = "log.csv") -> Path:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     real = raw_blocks.blocks
-    monkeypatch.setattr("bench.datasets.raw_log.blocks", lambda files, start: real(files, start, size=64))
+    monkeypatch.setattr("bench.data.readers.log.blocks", lambda files, start: real(files, start, size=64))
 
 
 @pytest.mark.parametrize("name", ["log.csv", "log.csv.gz"])

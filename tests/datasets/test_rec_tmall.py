@@ -8,14 +8,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from bench.data.encoders import EncoderOptions
-from bench.data.prepare import PrepareOptions, prepare
+from bench.data.preparation.encoders import EncoderOptions
+from bench.data.preparation.prepare import PrepareOptions, prepare
+from bench.data.readers import blocks as raw_blocks
+from bench.data.readers.log import LogFiles
 from bench.data.schema import Part, Position, RawData
 from bench.data.storage import load
-from bench.datasets import raw_blocks, rec_tmall
-from bench.datasets.raw_log import LogFiles
+from bench.datasets import rec_tmall
 from bench.datasets.rec_tmall import Options, user_hash
-from bench.datasets.rec_tmall_simulation import simulate
+from bench.datasets.rec_tmall.simulation import simulate
 from bench.errors import UserError
 
 SAMPLE = Path(__file__).parents[3] / "shared" / "data" / "rec-tmall-log-sample"

@@ -5,14 +5,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bench.data.encoders import EncoderOptions
-from bench.data.prepare import PrepareOptions, prepare
+from bench.data.preparation.encoders import EncoderOptions
+from bench.data.preparation.prepare import PrepareOptions, prepare
 from bench.data.schema import Dataset
 from bench.data.storage import load
-from bench.datasets import rec_tmall, rec_tmall_simulation
+from bench.datasets import rec_tmall
 from bench.datasets.rec_tmall import Options
-from bench.datasets.rec_tmall_planted import CLICKS, FAVORS, ITEMS, PAIRS, USERS, kept_visits, plant_catalog
-from bench.datasets.rec_tmall_simulation import LOGS, PRODUCTS, simulate, write_log
+from bench.datasets.rec_tmall import simulation as rec_tmall_simulation
+from bench.datasets.rec_tmall.planted import CLICKS, FAVORS, ITEMS, PAIRS, USERS, kept_visits, plant_catalog
+from bench.datasets.rec_tmall.simulation import LOGS, PRODUCTS, simulate, write_log
 from bench.errors import UserError
 
 SCALE = 0.05  # 3,603 users

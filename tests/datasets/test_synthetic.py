@@ -267,7 +267,7 @@ def test_the_true_preference_ranks_far_above_popularity() -> None:
 
 def test_the_card_can_be_read_without_importing_the_file() -> None:
     folder = Path(__file__).parents[2] / "datasets"
-    cards = [card for path in sorted(folder.glob("*.py")) for card in read_cards(path, DatasetCard)]
+    cards = [card for path in sorted(folder.rglob("*.py")) for card in read_cards(path, DatasetCard)]
     real = {card.name: (card.real, card.needs_raw) for card in cards}
     assert real["synthetic"] == (False, False) and real["ml-100k"] == (True, False)
     assert real["table"] == (True, True)

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 from bench import cli, registry
 from bench.config import ProtocolOptions, TrainingOptions
 from bench.data import library
-from bench.data.leaks import find_leaks
+from bench.data.protocol.leaks import find_leaks
+from bench.data.protocol.task import open_task
 from bench.data.storage import load
-from bench.data.task import open_task
 from bench.errors import UserError
 from bench.evaluation.ctr import values
 from bench.experiments import grid

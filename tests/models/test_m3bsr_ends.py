@@ -85,7 +85,7 @@ def test_sampled_softmax_trains(in_batch):
 def test_item_bias_starts_at_the_log_frequency_of_targets_where_asked():
     for asked in (True, False):
         model = build({"popularity_bias": asked})
-        model.start_epoch(0, events([4, 4, 4, 9]))
+        model.set_up(events([4, 4, 4, 9]))
         expected = math.log(4 / (4 + N + 1)) - math.log(2 / (4 + N + 1))
         found = (model.items.bias[4] - model.items.bias[9]).item()
         assert found == pytest.approx(expected if asked else 0.0, abs=1e-6)

@@ -3,8 +3,8 @@ import polars as pl
 import pytest
 
 from bench.config import ProtocolOptions
+from bench.data.protocol.task import Task, open_task
 from bench.data.schema import Dataset, ItemContent, Touched
-from bench.data.task import Task, open_task
 
 ITEMS = 150
 

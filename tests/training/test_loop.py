@@ -181,3 +181,75 @@ def test_a_model_without_stages_is_left_as_it_is(make_task):
     data = training_data(make_task())
     result = fit(model_for(data, stages=0), data, CPU, FitOptions())
     assert result.epochs == 0 and result.stopped == "none"
+
+
+class TwoStages(Small):
+    """Notes every call; the second stage starts from the centre that the first has learned."""
+
+    def __init__(self, config, info):
+        super().__init__(config, info)
+        self.calls = []
+        self.register_buffer("centre", torch.zeros(8))
+
+    def set_up(self, events):
+        self.calls.append(("set up", len(events.item)))
+
+    def start_stage(self, stage, events):
+        self.calls.append(("stage", stage, self.stage_name))
+        if stage == "s1":
+            self.centre.copy_(self.table.weight.mean(0).detach())
+
+    def start_epoch(self, epoch, events):
+        self.calls.append(("epoch", self.stage_name, epoch))
+
+    def loss(self, batch):
+        pulled = (self.table.weight.mean(0) - self.centre).square().sum()
+        terms = super().loss(batch)
+        return {**terms, "loss": terms["loss"] + 0.0 * pulled} if self.stage_name == "s1" else terms
+
+
+def test_a_model_is_set_up_once_and_told_each_stage_and_epoch(make_task):
+    data = training_data(make_task())
+    model = TwoStages(Options(epochs=2, stages=2), data.info)
+    fit(model, data, CPU, FitOptions())
+    assert model.calls == [
+        ("set up", len(data.events.item)),
+        ("stage", "s0", "s0"), ("epoch", "s0", 0), ("epoch", "s0", 1),
+        ("stage", "s1", "s1"), ("epoch", "s1", 0), ("epoch", "s1", 1),
+    ]  # fmt: skip
+
+
+def test_a_stage_starts_with_the_best_weights_of_the_one_before(make_task):
+    data = training_data(make_task())
+    torch.manual_seed(0)
+    one = TwoStages(Options(epochs=3, stages=1), data.info)
+    fit(one, data, CPU, FitOptions())
+    torch.manual_seed(0)
+    two = TwoStages(Options(epochs=3, stages=2), data.info)
+    fit(two, data, CPU, FitOptions())
+    assert torch.equal(two.centre, one.table.weight.mean(0)) and two.centre.abs().sum() > 0
+
+
+def test_what_a_stage_derived_from_learned_weights_survives_an_interruption(make_task, tmp_path):
+    class Halt(Silent):
+        def epoch(self, stage, number, of, batches):
+            if (stage, number) == ("s1", 2):
+                raise KeyboardInterrupt
+
+    data = training_data(make_task())
+
+    def trained(watcher, checkpoint):
+        torch.manual_seed(0)
+        model = TwoStages(Options(epochs=3, stages=2), data.info)
+        try:
+            fit(model, data, CPU, FitOptions(), watcher, checkpoint)
+        except KeyboardInterrupt:
+            return None
+        return model
+
+    whole = trained(Silent(), Checkpoint(None))
+    assert trained(Halt(), Checkpoint(tmp_path / "part", "key")) is None
+    resumed = trained(Silent(), Checkpoint(tmp_path / "part", "key"))
+    assert resumed.calls[1:] == [("stage", "s0", "s0"), ("stage", "s1", "s1"), ("epoch", "s1", 2)]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name

@@ -1,0 +1,1 @@
+"""From a training part to the batches of each view."""

@@ -1,0 +1,69 @@
+"""Faults of a publisher's files, found by reading all of them without preparing anything."""
+
+from collections.abc import Callable
+from functools import partial
+
+import polars as pl
+
+from bench.data.preparation.check import check_events, check_items, check_raw
+from bench.data.preparation.runs import Tally, Watch, of_part
+from bench.data.schema import EventStream, Position, RawData, StreamedFeatures
+from bench.errors import UserError
+
+
+def check_raw_files(raw: RawData, watch: Watch) -> tuple[Tally, list[str]]:
+    """Read everything that a preparation would read.
+
+    Args:
+        raw: what a reader returned, told to skip malformed rows where it can.
+        watch: is told how far the reading is.
+
+    Returns:
+        What was counted, and a line a fault: the first malformed rows, then whatever else is wrong.
+    """
+    tally, items, findings = Tally(), pl.Series("item", [], pl.Int64), []
+    try:
+        check_raw(raw)
+        if isinstance(raw.events, EventStream):
+            for part in raw.events.parts(Position()):
+                check_events(part.events, raw.behaviors)
+                tally.add(**of_part(part))
+                found = part.events["item"].unique()
+                items = pl.concat([items, found]).unique() if len(items) else found
+                watch("rows read", tally.rows, tally.expected_rows(raw.events.size))
+        else:
+            tally = Tally(len(raw.events), len(raw.events))
+            items = raw.events["item"].unique()
+    except UserError as error:
+        return tally, [*tally.places, str(error)]
+    findings += tally.places
+    if not tally.behaviors.get(raw.behaviors[-1]) and isinstance(raw.events, EventStream):
+        findings.append(f"events: no '{raw.behaviors[-1]}', the target behavior; see the option behaviors")
+    return tally, [*findings, *_content_faults(raw, items.sort(), watch)]
+
+
+def _content_faults(raw: RawData, ids: pl.Series, watch: Watch) -> list[str]:
+    """Read the item table and the vectors of all items of the log."""
+
+    def table() -> None:
+        if callable(raw.items):
+            check_items(raw.items(ids), raw.attributes, ids.dtype)
+
+    checks: list[Callable[[], None]] = [table]
+    for modality, features in raw.features.items():
+        if isinstance(features, StreamedFeatures):
+            checks.append(partial(_read, features, modality, ids, watch))
+    faults = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            faults.append(str(error))
+    return faults
+
+
+def _read(features: StreamedFeatures, modality: str, ids: pl.Series, watch: Watch) -> None:
+    done = 0
+    for rows, _ in features.blocks(ids):
+        done += len(rows)
+        watch(f"{modality} vectors read", done, len(ids))

@@ -1,0 +1,146 @@
+"""Vectors kept by the digest of what was encoded, so that no content is encoded twice.
+
+A shelf is a folder of shards, one `.npz` each with `keys` (n, 32) uint8 and `vectors` (n, D) float16. Shards
+are only added, under names made of their keys, so an interrupted run goes on after its last shard. Vectors
+stay on disk: what is held are the digests and one shard.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data.preparation.features import Block, Source, rows_of
+from bench.data.preparation.runs import Watch
+from bench.errors import UserError
+
+SHARD = 512  # contents in one file: the most that an interruption can cost
+
+Vectors = NDArray[np.float16]
+NOTHING: Vectors = np.zeros((0, 0), np.float16)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder of titles or pictures whose vectors are kept."""
+
+    name: str
+    """Model and weights, in words."""
+    identity: str
+    """Of model, weights and the form of the input; vectors of another identity are never mixed in."""
+    open: Callable[[], Callable[[list[str]], Iterator[Vectors]]]
+    """Opens the model; called only where something is to be encoded. Titles or files -> their vectors, in
+    batches."""
+
+
+def encode_by_content(
+    keys: Sequence[bytes | None],
+    contents: Sequence[str],
+    encoder: Encoder,
+    modality: str,
+    cache: Path,
+    watch: Watch,
+) -> Source:
+    """Encode each distinct content that is not on the shelf, and return all vectors, read from there.
+
+    Args:
+        keys: n digests of the contents, 32 bytes each; None where there is none.
+        contents: n titles or files.
+        encoder: its identity names the shelf.
+        modality: part of the shelf's name.
+        cache: folder of shelves.
+        watch: is told how many distinct contents are encoded.
+    """
+    place: dict[bytes, int] = {}
+    distinct: list[str] = []
+    place_of = np.full(len(keys), -1, np.int64)
+    for row, key in enumerate(keys):
+        if key is not None:
+            if key not in place:
+                place[key] = len(distinct)
+                distinct.append(contents[row])
+            place_of[row] = place[key]
+    shelf = cache / f"{modality}-{hashlib.sha256(encoder.identity.encode()).hexdigest()[:24]}"
+    _encode_missing(place, distinct, shelf, encoder, f"{modality} encoded", watch)
+    whole = hashlib.sha256(json.dumps([encoder.name, encoder.identity]).encode())
+    for key in keys:
+        whole.update(key or bytes(32))
+    return Source(partial(_stored, place, place_of, shelf), encoder.name, whole.hexdigest())
+
+
+def _encode_missing(
+    place: dict[bytes, int], distinct: list[str], shelf: Path, encoder: Encoder, stage: str, watch: Watch
+) -> None:
+    found = np.zeros(len(place), bool)
+    for places, _ in _shards(place, shelf, with_vectors=False):
+        found[places] = True
+    missing = np.flatnonzero(~found)
+    if not len(missing):
+        return
+    keys, done = list(place), int(found.sum())
+    waiting: list[Vectors] = []
+    count = 0  # of contents put on the shelf
+    for vectors in encoder.open()([distinct[row] for row in missing]):
+        waiting.append(vectors)
+        ready = sum(map(len, waiting))
+        watch(stage, done + count + ready, len(keys))
+        if ready >= SHARD or count + ready == len(missing):
+            stored = [keys[row] for row in missing[count : count + ready]]
+            _write_shard(stored, np.concatenate(waiting), shelf)
+            count, waiting = count + ready, []
+
+
+def _shards(
+    place: dict[bytes, int], shelf: Path, with_vectors: bool = True
+) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
+    """Yield the places of the keys wanted in each shard, and their vectors."""
+    for path in sorted(shelf.glob("*.npz")):
+        try:
+            with np.load(path) as shard:
+                places = np.array([place.get(key.tobytes(), -1) for key in shard["keys"]], np.int64)
+                wanted = np.flatnonzero(places >= 0)
+                vectors = shard["vectors"][wanted] if with_vectors and len(wanted) else NOTHING
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            fix = "delete the file, its contents are encoded again"
+            raise UserError(f"{path}: not a readable shelf of vectors ({error}); {fix}") from error
+        if len(wanted):
+            yield places[wanted], vectors
+
+
+def _stored(place: dict[bytes, int], place_of: NDArray[np.int64], shelf: Path) -> Iterator[Block]:
+    """Yield every row that has a content, with the vector from the shelf."""
+    order = np.argsort(place_of, kind="stable")
+    starts = np.searchsorted(place_of[order], np.arange(len(place) + 1))
+    given = np.zeros(len(place), bool)
+    for places, vectors in _shards(place, shelf):
+        new = ~given[places]  # two runs side by side may have stored one content twice
+        given[places] = True
+        places, vectors = places[new], vectors[new]
+        sizes = starts[places + 1] - starts[places]
+        inside = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        rows = order[np.repeat(starts[places], sizes) + inside]
+        which = np.repeat(np.arange(len(places)), sizes)  # one picture may stand for very many items
+        step = rows_of(vectors.shape[1], vectors.dtype)
+        for start in range(0, len(rows), step):
+            yield rows[start : start + step], vectors[which[start : start + step]]
+
+
+def _write_shard(keys: list[bytes], vectors: Vectors, shelf: Path) -> None:
+    """Put vectors on the shelf under a name made of their keys; a partly written file is never read."""
+    shelf.mkdir(parents=True, exist_ok=True)
+    path = shelf / f"{hashlib.sha256(b''.join(keys)).hexdigest()[:32]}.npz"
+    partial_path = path.with_suffix(f".partial-{os.getpid()}")
+    try:
+        with partial_path.open("wb") as file:
+            names = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1)
+            np.savez(file, keys=names, vectors=vectors)
+        partial_path.replace(path)
+    finally:
+        partial_path.unlink(missing_ok=True)

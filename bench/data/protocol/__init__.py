@@ -1,0 +1,1 @@
+"""What is measured on a prepared data set: the split, the candidates, controls against leakage."""

@@ -1,0 +1,124 @@
+"""The products of the Amazon reviews: title, brand, category from the metadata, pictures from a folder.
+
+The metadata are read as a stream for the products kept only; picture addresses are never fetched.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from bench.data.readers.json_lines import JsonLines
+from bench.data.readers.log import Field, OnBadRow
+
+ID = r"^[0-9A-Za-z_-]+$"
+ENTITIES = {"&amp;": "&", "&quot;": '"', "&#39;": "'", "&lt;": "<", "&gt;": ">", "&nbsp;": " "}
+PICTURES = (".jpg", ".png")  # the former wins
+
+
+@dataclass(frozen=True)
+class Names:
+    """Keys of the metadata of an edition."""
+
+    item: str
+    brand: str
+    categories: str
+    main: str
+
+
+META = {
+    "2018": Names("asin", "brand", "category", "main_cat"),
+    "2023": Names("parent_asin", "store", "categories", "main_category"),
+}
+
+
+def id_field(name: str, column: str) -> Field:
+    """Return the field of a user or product id, which is text (0001713353 keeps its zeros)."""
+    text = pl.col(column)
+    return Field(name, pl.when(text.str.contains(ID)).then(text), "an id of letters and digits", column)
+
+
+def is_meta(name: str) -> bool:
+    """Say whether a file holds products, not reviews."""
+    return name.lower().startswith(("meta_", "all_amazon_meta"))
+
+
+def category_of(path: Path) -> str:
+    """Return the category in a file name: `Books` of `Books_5.json.gz` and `meta_Books.jsonl`."""
+    return path.name.partition(".")[0].removeprefix("meta_").removesuffix("_5")
+
+
+def products(
+    folder: Path, reviews: Sequence[Path], edition: str, level: int, on_bad_row: OnBadRow
+) -> JsonLines | None:
+    """Return the metadata of the categories of the reviews (of all, where the names do not match); None
+    without metadata.
+
+    Args:
+        folder: where they are looked for.
+        reviews: the review files.
+        edition: `2018` or `2023`.
+        level: level of the list of categories, from 1, that becomes the column `category`.
+        on_bad_row: what to do with a malformed line.
+    """
+    found = sorted(path for path in folder.iterdir() if is_meta(path.name) and ".json" in path.name)
+    wanted = {category_of(path) for path in reviews}
+    files = tuple(path for path in found if category_of(path) in wanted) or tuple(found)
+    if not files:
+        return None
+    names = META[edition]
+    columns = (names.item, "title", names.brand, names.categories, names.main)
+    categories = pl.col(names.categories)
+    place = pl.min_horizontal(pl.lit(level - 1, pl.Int64), categories.list.len().cast(pl.Int64) - 1)
+    of_level = _text(categories.list.get(place, null_on_oob=True))
+    fields = (
+        id_field("item", names.item),
+        Field("title", _title(_text(pl.col("title"))), "", optional=True),
+        Field("brand", _text(pl.col(names.brand)), "", optional=True),
+        Field("category", pl.coalesce(of_level, _text(pl.col(names.main))), "", optional=True),
+    )
+    lists = (names.categories,)
+    return JsonLines(files, columns, fields, _unchanged, on_bad_row=on_bad_row, lists=lists)
+
+
+def _unchanged(rows: pl.LazyFrame) -> pl.LazyFrame:
+    return rows
+
+
+def _text(value: pl.Expr) -> pl.Expr:
+    """Return a text on one line, its commonest HTML entities resolved; null where there is none."""
+    text = value.str.replace_many(ENTITIES).str.replace_all(r"\s+", " ").str.strip_chars()
+    return pl.when(text != "").then(text)
+
+
+def _title(title: pl.Expr) -> pl.Expr:
+    """Return null instead of the piece of a script that some products of 2018 have as their title."""
+    return pl.when(~title.str.contains("getTime", literal=True)).then(title)
+
+
+def items_of(meta: JsonLines | None, pictures: Path | None, ids: pl.Series) -> pl.DataFrame:
+    """Return the products that are known: item; title, brand and category, where there are metadata; image.
+
+    Args:
+        meta: what `products` returned.
+        pictures: folder of `<asin>.jpg` and `<asin>.png`.
+        ids: the products kept.
+    """
+    table = meta.table(ids, ("title", "brand", "category")) if meta else None
+    if pictures is None:
+        return table if table is not None else pl.DataFrame({"item": ids[:0]})
+    images = _images(pictures, ids)
+    return images if table is None else table.join(images, on="item", how="full", coalesce=True)
+
+
+def _images(folder: Path, ids: pl.Series) -> pl.DataFrame:
+    """Return item and image (path) of the products that have a picture."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.name.endswith(PICTURES)]
+    files = pl.DataFrame({"name": names}, schema={"name": pl.String}).sort("name")
+    item = pl.col("name").str.head(-4).alias("item")
+    image = pl.format("{}/{}", pl.lit(str(folder)), "name").alias("image")
+    found = files.select(item, image).unique("item", keep="first", maintain_order=True)
+    return ids.alias("item").to_frame().join(found, on="item", how="inner", maintain_order="left")

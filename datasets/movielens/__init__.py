@@ -1,0 +1,1 @@
+"""MovieLens: `ml_100k` and the releases with CSV or `::` files."""

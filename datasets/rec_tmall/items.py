@@ -1,0 +1,142 @@
+"""Items of Rec-Tmall: the product table, full or as the publisher's sample, and pictures the user has."""
+
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+from polars.exceptions import PolarsError
+
+from bench.data.readers.blocks import blocks
+from bench.data.readers.log import Field, LogFiles, OnBadRow
+from bench.data.schema import Position
+from bench.errors import UserError
+
+SOH = "\x01"  # separates the fields of the full files
+PRODUCT = ("item_id", "title", "pict_url", "category", "brand_id", "seller_id")
+ATTRIBUTES = ("category", "brand", "seller")
+UNKNOWN = ("", "null")  # how the publisher writes what is not known
+PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+ROWS = 100_000  # names of pictures at once
+
+
+@dataclass(frozen=True)
+class Items:
+    """What is known of the items, read for the kept ones alone; called with their ids."""
+
+    products: Path | None
+    """The product table."""
+    images: Path | None
+    """Folder of pictures named by item id."""
+    on_bad_row: OnBadRow
+
+    def __call__(self, kept: pl.Series) -> pl.DataFrame:
+        """Return item, title, category, brand, seller and image of the items among `kept` that are known.
+
+        Raises:
+            UserError: a faulty product table.
+        """
+        table = kept.to_frame("item").clear()
+        if self.products is not None:
+            table = _products(self.products, kept, self.on_bad_row)
+        if self.images is None:
+            return table
+        return table.join(_pictures(self.images, kept), on="item", how="full", coalesce=True)
+
+
+def prefixed_id(name: str, column: str, prefix: str) -> Field:
+    """Return the field of an id that may carry a letter in front: `161` or `i161`."""
+    digits = pl.col(column).str.strip_prefix(prefix)
+    number = digits.cast(pl.UInt64, strict=False).cast(pl.Int64, strict=False)  # null below 0
+    return Field(name, number, f"a whole number of 0 or more, with or without '{prefix}' before it", column)
+
+
+def full_form(path: Path) -> bool:
+    """Return whether the first line is of the full files, separated by SOH; the sample's has commas.
+
+    Raises:
+        UserError: the file cannot be read, or is empty.
+    """
+    first = next(blocks((path,), Position(), size=1))
+    return SOH.encode() in first.text.partition(b"\n")[0]
+
+
+def _fields() -> tuple[Field, ...]:
+    columns = {"title": "title", "category": "category", "brand": "brand_id", "seller": "seller_id"}
+    return (
+        prefixed_id("item", "item_id", "i"),
+        *(Field(name, _known(column), "any text", column, optional=True) for name, column in columns.items()),
+    )
+
+
+def _known(column: str) -> pl.Expr:
+    text = pl.col(column).str.strip_chars()
+    return pl.when(~text.is_in(UNKNOWN)).then(text)
+
+
+def _products(path: Path, kept: pl.Series, on_bad_row: OnBadRow) -> pl.DataFrame:
+    if not full_form(path):
+        return _sample_products(path, kept, on_bad_row)
+    table = LogFiles(
+        (path,), PRODUCT, _fields(), lambda typed: typed, separator=SOH, on_bad_row=on_bad_row, lossy=True
+    )
+    return table.table(kept, ["title", *ATTRIBUTES])
+
+
+def _sample_products(path: Path, kept: pl.Series, on_bad_row: OnBadRow) -> pl.DataFrame:
+    """Read the publisher's sample, a small CSV file with a header: UTF-8 or GB18030, fields may be quoted.
+
+    Raises:
+        UserError: a column is missing, or the text of a row is no row of a product.
+    """
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("gb18030", "replace")
+    try:
+        table = pl.read_csv(io.StringIO(text), infer_schema=False)
+    except PolarsError as error:
+        problem = f"no table of comma-separated columns ({str(error).splitlines()[0]})"
+        raise UserError(f"{path}: {problem}; get the file again") from error
+    fields = _fields()
+    if missing := [field.column for field in fields if field.column not in table.columns]:
+        found = ", ".join(table.columns)
+        raise UserError(f"{path}: row 1: no column '{missing[0]}' in '{found}'; put the header back")
+    typed = table.select(field.value.alias(field.name) for field in fields)
+    wrong = typed["item"].is_null()
+    if wrong.any() and on_bad_row == "error":
+        row = int(wrong.arg_max() or 0)
+        value, fix = table["item_id"][row], "repair or remove the line"
+        raise UserError(f"{path}: row {row + 2}: item_id '{value}', expected {fields[0].expected}; {fix}")
+    known = typed.filter(pl.col("item").is_in(kept.implode()))
+    return known.unique("item", keep="first", maintain_order=True)
+
+
+def _pictures(folder: Path, kept: pl.Series) -> pl.DataFrame:
+    """Return item and image (path) of the pictures named by a kept item id; other files are passed over."""
+    parts = [part.join(kept.to_frame("item"), on="item", how="semi") for part in _named(folder)]
+    none = pl.DataFrame(schema={"item": kept.dtype, "image": pl.String})
+    return pl.concat([none, *parts]).sort("image").unique("item", keep="first", maintain_order=True)
+
+
+def _named(folder: Path) -> Iterator[pl.DataFrame]:
+    """Yield item and image of all pictures of a folder, some at a time."""
+    found: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            stem, ending = os.path.splitext(entry.name)  # noqa: PTH122 (a Path for each of millions is slow)
+            if ending.lower() in PICTURES and stem.removeprefix("i").isdecimal():
+                found.append(entry.name)
+            if len(found) == ROWS:
+                yield _paths(folder, found)
+                found = []
+    yield _paths(folder, found)
+
+
+def _paths(folder: Path, names: list[str]) -> pl.DataFrame:
+    name = pl.Series("image", names, dtype=pl.String)
+    item = name.str.strip_prefix("i").str.replace(r"\.\w+$", "").cast(pl.Int64, strict=False)
+    return pl.DataFrame({"item": item, "image": f"{folder}{os.sep}" + name}).drop_nulls()
