@@ -27,7 +27,7 @@ from bench.data.preparation.features import Source
 from bench.data.preparation.images import decoded_ahead, read_image, survey
 from bench.data.preparation.runs import Watch
 from bench.data.preparation.shelf import Encoder, Vectors, encode_by_content
-from bench.data.preparation.words import FITTED_TITLES, VOCABULARY, encode_words, unit
+from bench.data.preparation.words import FITTED_TITLES, VOCABULARY, encode_words, grams_form, unit
 from bench.errors import UserError, hint
 
 RANDOM = "random"
@@ -101,6 +101,7 @@ def encode_titles(titles: Sequence[str | None], options: EncoderOptions, cache: 
     if options.text == "tfidf-svd":
         name = f"tfidf-svd {options.text_size}"
         digest = hashlib.sha256(json.dumps([name, VOCABULARY, FITTED_TITLES]).encode())
+        digest.update(grams_form(texts))
         for text in texts:
             digest.update(f"{len(text)}:{text}".encode())
         return Source(partial(encode_words, texts, options.text_size, watch), name, digest.hexdigest())
