@@ -107,6 +107,8 @@ class RawData:
     """Names of the categorical columns of `items`: brand, seller, category."""
     features: "Mapping[str, RawFeatures | StreamedFeatures]" = field(default_factory=dict)
     """Ready-made vectors by modality (`image`, `text`); a modality given here is not encoded again."""
+    pictures: Path | None = None
+    """Folder where pictures are looked for by item id, there or not; errors name what lies in it."""
     simulated: bool = False
     """True for generated data; every table then says so."""
     truth: Mapping[str, NDArray[Any]] = field(default_factory=dict)

@@ -74,7 +74,7 @@ class Options(LogOptions):
     files: tuple[str, ...] = ()
     """Review files inside the folder; empty takes all that do not begin with meta_."""
     images: str = "images"
-    """Folder inside the raw folder with `<asin>.jpg` or `.png`; the usual one may be missing."""
+    """Folder inside the raw folder with `<asin>.jpg`, `.png`, ...; the usual one may be missing."""
     category_level: int = 2
     """Level of the product's list of categories that is its attribute, from 1."""
 
@@ -119,13 +119,14 @@ def read(raw: Path | None, options: Options) -> RawData:
         raise UserError(f"{other[0]}: {problem}; read one edition at a time, set files=NAME,NAME")
     folder = files[0].parent
     meta = products(folder, files, edition, options.category_level, options.on_bad_row)
-    pictures = _images(folder, options.images)
+    images = _images(folder, options.images)
     return RawData(
         events=_events(files, EDITIONS[edition], options),
         behaviors=BEHAVIORS,
         mapping=rule_text(options.favor_rating, options.rule),
-        items=partial(items_of, meta, pictures) if meta or pictures else None,
+        items=partial(items_of, meta, images) if meta or images else None,
         attributes=("brand", "category") if meta else (),
+        pictures=folder / options.images,
     )
 
 

@@ -3,7 +3,6 @@
 The metadata are read as a stream for the products kept only; picture addresses are never fetched.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,10 @@ import polars as pl
 
 from bench.data.readers.json_lines import JsonLines
 from bench.data.readers.log import Field, OnBadRow
+from bench.data.readers.pictures import pictures
 
 ID = r"^[0-9A-Za-z_-]+$"
 ENTITIES = {"&amp;": "&", "&quot;": '"', "&#39;": "'", "&lt;": "<", "&gt;": ">", "&nbsp;": " "}
-PICTURES = (".jpg", ".png")  # the former wins
 
 
 @dataclass(frozen=True)
@@ -98,27 +97,19 @@ def _title(title: pl.Expr) -> pl.Expr:
     return pl.when(~title.str.contains("getTime", literal=True)).then(title)
 
 
-def items_of(meta: JsonLines | None, pictures: Path | None, ids: pl.Series) -> pl.DataFrame:
+def items_of(meta: JsonLines | None, folder: Path | None, ids: pl.Series) -> pl.DataFrame:
     """Return the products that are known: item; title, brand and category, where there are metadata; image.
 
     Args:
         meta: what `products` returned.
-        pictures: folder of `<asin>.jpg` and `<asin>.png`.
+        folder: of pictures named by product, `<asin>.jpg`.
         ids: the products kept.
+
+    Raises:
+        UserError: no product kept is among the metadata, or one has two pictures.
     """
     table = meta.table(ids, ("title", "brand", "category")) if meta else None
-    if pictures is None:
+    if folder is None:
         return table if table is not None else pl.DataFrame({"item": ids[:0]})
-    images = _images(pictures, ids)
+    images = pictures(folder, ids)
     return images if table is None else table.join(images, on="item", how="full", coalesce=True)
-
-
-def _images(folder: Path, ids: pl.Series) -> pl.DataFrame:
-    """Return item and image (path) of the products that have a picture."""
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.name.endswith(PICTURES)]
-    files = pl.DataFrame({"name": names}, schema={"name": pl.String}).sort("name")
-    item = pl.col("name").str.head(-4).alias("item")
-    image = pl.format("{}/{}", pl.lit(str(folder)), "name").alias("image")
-    found = files.select(item, image).unique("item", keep="first", maintain_order=True)
-    return ids.alias("item").to_frame().join(found, on="item", how="inner", maintain_order="left")

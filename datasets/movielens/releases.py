@@ -6,7 +6,6 @@ The form is found by the file names; each file may be gzip-compressed. The ratin
 F. M. Harper, J. A. Konstan, The MovieLens Datasets: History and Context, ACM TiiS 5(4), 2015.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,10 @@ import polars as pl
 from bench.cards import DatasetCard
 from bench.data.readers.blocks import header_of
 from bench.data.readers.log import Field, LogFiles, LogOptions, id_field, number_field
+from bench.data.readers.pictures import pictures
 from bench.data.readers.ratings import BEHAVIORS, Rule, by_rating, check_threshold, rule_text
 from bench.data.schema import RawData
-from bench.datasets.movielens.movies import WHOLE, movies_of
+from bench.datasets.movielens.movies import movies_of
 from bench.errors import UserError
 
 CARD = DatasetCard(
@@ -32,7 +32,7 @@ CARD = DatasetCard(
     published="https://grouplens.org/datasets/movielens/ (Harper and Konstan, ACM TiiS 5(4), 2015)",
     files=(
         "ratings.csv and movies.csv, or ratings.dat and movies.dat of the 1M set, each also as .gz; "
-        "optional: a folder posters with MOVIEID.jpg"
+        "optional: a folder posters with MOVIEID.jpg, .png, .webp, ..."
     ),
     behaviors="click (every rating), favor as well (rating 4 or higher); rule=disjoint: favor or else click",
     modalities="text (title, genres, year); images where there are posters",
@@ -61,7 +61,7 @@ class Options(LogOptions):
     rule: Rule = "nested"
     """`nested`: a rating is a click, and a favor as well if high. `disjoint`: it is a favor or a click."""
     posters: str = "posters"
-    """Folder inside the raw folder with `<movieId>.jpg`; the usual one may be missing."""
+    """Folder inside the raw folder with `<movieId>.jpg`, `.png`, ...; the usual one may be missing."""
     with_poster_only: bool = False
     """Keep only the movies that have a poster, and their ratings."""
 
@@ -94,7 +94,8 @@ def read(raw: Path | None, options: Options) -> RawData:
     if left_out:
         mapping += f"; {left_out} malformed rows of {movies_file.name} left out"
     wanted = movies["item"] if options.with_poster_only else None
-    return RawData(_ratings(ratings_file, options, wanted), BEHAVIORS, mapping, movies)
+    events = _ratings(ratings_file, options, wanted)
+    return RawData(events, BEHAVIORS, mapping, movies, pictures=raw / options.posters)
 
 
 def _file(folder: Path, stem: str) -> Path:
@@ -114,11 +115,7 @@ def _posters(folder: Path, options: Options) -> pl.DataFrame | None:
             fix = "set posters=FOLDER, or leave posters and with_poster_only out"
             raise UserError(f"{place}: no such folder, expected posters there; {fix}")
         return None
-    names = [path.stem for path in place.glob("*.jpg") if re.fullmatch(WHOLE, path.stem)]
-    files = pl.DataFrame({"name": names}, schema={"name": pl.String})
-    image = pl.format("{}/{}.jpg", pl.lit(str(place)), "name")
-    ids = pl.col("name").cast(pl.Int64).alias("item")
-    return files.select(ids, image.alias("image")).sort("item")
+    return pictures(place)
 
 
 def _ratings(path: Path, options: Options, wanted: pl.Series | None) -> LogFiles:

@@ -32,8 +32,8 @@ CARD = DatasetCard(
     ),
     files=(
         "tianchi_2014002_rec_tmall_log_parta.txt, _partb.txt and _partc.txt, unpacked (any of the three); if "
-        "at hand tianchi_2014001_rec_tmall_product.txt and a folder images/ with <item_id>.jpg; or the "
-        "publisher's (sample)...csv files"
+        "at hand tianchi_2014001_rec_tmall_product.txt and a folder images/ with <item_id>.jpg; or "
+        "the publisher's (sample)...csv files"
     ),
     behaviors="click -> click, collect -> favor; cart and alipay dropped unless behaviors lists them",
     modalities="titles; images where the user has them, nothing is fetched; category, brand, seller",
@@ -95,6 +95,7 @@ def read(raw: Path | None, options: Options) -> RawData:
             products[0] if products else None, images if images.is_dir() else None, options.on_bad_row
         ),
         attributes=ATTRIBUTES if products else (),
+        pictures=images,
         simulated=(folder / MARKER).is_file(),
     )
 

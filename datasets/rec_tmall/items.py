@@ -1,8 +1,6 @@
 """Items of Rec-Tmall: the product table, full or as the publisher's sample, and pictures the user has."""
 
 import io
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +8,9 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from bench.data.readers.blocks import blocks
+from bench.data.readers.known import require_known
 from bench.data.readers.log import Field, LogFiles, OnBadRow
+from bench.data.readers.pictures import pictures
 from bench.data.schema import Position
 from bench.errors import UserError
 
@@ -18,8 +18,6 @@ SOH = "\x01"  # separates the fields of the full files
 PRODUCT = ("item_id", "title", "pict_url", "category", "brand_id", "seller_id")
 ATTRIBUTES = ("category", "brand", "seller")
 UNKNOWN = ("", "null")  # how the publisher writes what is not known
-PICTURES = (".jpg", ".jpeg", ".png", ".webp")
-ROWS = 100_000  # names of pictures at once
 
 
 @dataclass(frozen=True)
@@ -36,14 +34,14 @@ class Items:
         """Return item, title, category, brand, seller and image of the items among `kept` that are known.
 
         Raises:
-            UserError: a faulty product table.
+            UserError: a faulty product table, or one that knows none of the items; an item has two pictures.
         """
         table = kept.to_frame("item").clear()
         if self.products is not None:
             table = _products(self.products, kept, self.on_bad_row)
         if self.images is None:
             return table
-        return table.join(_pictures(self.images, kept), on="item", how="full", coalesce=True)
+        return table.join(pictures(self.images, kept, prefix="i"), on="item", how="full", coalesce=True)
 
 
 def prefixed_id(name: str, column: str, prefix: str) -> Field:
@@ -112,31 +110,5 @@ def _sample_products(path: Path, kept: pl.Series, on_bad_row: OnBadRow) -> pl.Da
         value, fix = table["item_id"][row], "repair or remove the line"
         raise UserError(f"{path}: row {row + 2}: item_id '{value}', expected {fields[0].expected}; {fix}")
     known = typed.filter(pl.col("item").is_in(kept.implode()))
+    require_known(path, len(known), typed["item"].drop_nulls(), kept)
     return known.unique("item", keep="first", maintain_order=True)
-
-
-def _pictures(folder: Path, kept: pl.Series) -> pl.DataFrame:
-    """Return item and image (path) of the pictures named by a kept item id; other files are passed over."""
-    parts = [part.join(kept.to_frame("item"), on="item", how="semi") for part in _named(folder)]
-    none = pl.DataFrame(schema={"item": kept.dtype, "image": pl.String})
-    return pl.concat([none, *parts]).sort("image").unique("item", keep="first", maintain_order=True)
-
-
-def _named(folder: Path) -> Iterator[pl.DataFrame]:
-    """Yield item and image of all pictures of a folder, some at a time."""
-    found: list[str] = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            stem, ending = os.path.splitext(entry.name)  # noqa: PTH122 (a Path for each of millions is slow)
-            if ending.lower() in PICTURES and stem.removeprefix("i").isdecimal():
-                found.append(entry.name)
-            if len(found) == ROWS:
-                yield _paths(folder, found)
-                found = []
-    yield _paths(folder, found)
-
-
-def _paths(folder: Path, names: list[str]) -> pl.DataFrame:
-    name = pl.Series("image", names, dtype=pl.String)
-    item = name.str.strip_prefix("i").str.replace(r"\.\w+$", "").cast(pl.Int64, strict=False)
-    return pl.DataFrame({"item": item, "image": f"{folder}{os.sep}" + name}).drop_nulls()

@@ -161,12 +161,14 @@ def test_pictures_come_from_a_folder_by_the_product_id(tmp_path: Path) -> None:
     assert "image" not in items_of(read(tmp_path, Options()), "B01")["B01"]
     pictures = tmp_path / "images"
     pictures.mkdir()
-    for name in ("0001713353.png", "0001713353.jpg", "B01.png", "B77.jpg", "B02.gif"):
+    for name in ("0001713353.jpeg", "B01.PNG", "B77.jpg", "B77.png", "B02.txt", "._B02.jpg"):
         (pictures / name).write_bytes(b"")
     found = items_of(read(tmp_path, Options()), "0001713353", "B01", "B02")
     assert {item: row["image"] for item, row in found.items()} == {
-        "0001713353": f"{pictures}/0001713353.jpg", "B01": f"{pictures}/B01.png"
+        "0001713353": f"{pictures}/0001713353.jpeg", "B01": f"{pictures}/B01.PNG"
     }  # fmt: skip
+    with pytest.raises(UserError, match="item B77 has two pictures, B77.jpg and B77.png; remove one"):
+        items_of(read(tmp_path, Options()), "B01", "B77")
     assert found["0001713353"]["title"] is None
     (tmp_path / "meta_Books.json").unlink()
     data = read(tmp_path, Options())

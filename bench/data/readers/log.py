@@ -15,6 +15,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from bench.data.readers.blocks import Block, bad_byte, blocks
+from bench.data.readers.known import require_known
 from bench.data.schema import EventStream, Part, Position
 from bench.errors import UserError
 
@@ -145,16 +146,23 @@ class LogFiles(EventStream):
         """Read the files again for the items kept: column item and `columns` as they stand at its first row.
 
         Memory grows with the number of ids and the size of a block, not with the files.
+
+        Raises:
+            UserError: like `parts`; or none of the items stands in the files.
         """
         wanted = ids.alias("item").to_frame()
         found: list[pl.DataFrame] = []
+        first = ids.clear()
         for _, typed, _ in self.frames():
+            first = first if len(first) else typed["item"].head(3)
             rows = typed.lazy().select("item", *columns).unique("item", keep="first", maintain_order=True)
             found.append(rows.join(wanted.lazy(), on="item", how="semi", maintain_order="left").collect())
             wanted = wanted.join(found[-1], on="item", how="anti")
             if wanted.is_empty():
                 break
-        return pl.concat(found)
+        table = pl.concat(found)
+        require_known(self.files[0], len(table), first, ids)
+        return table
 
     def _sound(self, block: Block) -> pl.DataFrame | None:
         """Return the typed rows of a block, or None where a line may be wrong; much faster than `_lines`.
