@@ -79,6 +79,18 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any, 
 
 
 @pytest.fixture
+def on_white() -> Callable[[str], Image.Image]:
+    """Return a function path -> picture of 8 bits with its transparent places white, by the formula."""
+
+    def laid(path: str) -> Image.Image:
+        colors = np.asarray(Image.open(path).convert("RGBA")).astype(float)
+        alpha = colors[..., 3:] / 255
+        return Image.fromarray(np.rint(colors[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8))
+
+    return laid
+
+
+@pytest.fixture
 def pictures(tmp_path: Path) -> list[str | None]:
     """Return five paths: three pictures, one of them twice, and none."""
     rng, paths = np.random.default_rng(0), []

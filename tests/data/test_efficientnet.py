@@ -47,12 +47,12 @@ def scene(name: str, hue: int, folder: Path, size: tuple[int, int] = (185, 278),
     return str(path)
 
 
-def test_vectors_are_the_means_of_the_last_features_of_the_whole_picture(network, pictures, tmp_path):
+def test_vectors_are_the_means_of_the_features_of_the_whole_picture(network, pictures, on_white, tmp_path):
     vectors, present = images(pictures, tmp_path / "kept")
     assert present.tolist() == [True, False, True, True, True]
     assert not vectors[1].any()
     for row in (0, 2, 3, 4):
-        whole = Image.open(str(pictures[row])).convert("RGB").resize((224, 224), Image.Resampling.BICUBIC)
+        whole = on_white(str(pictures[row])).resize((224, 224), Image.Resampling.BICUBIC)
         scaled = torch.tensor(np.array(whole), dtype=torch.float32) * 2 / 255 - 1
         assert scaled.min() >= -1 and scaled.max() <= 1
         with torch.no_grad():

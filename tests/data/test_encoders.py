@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 from bench import cli
@@ -167,7 +166,7 @@ def test_a_missing_open_clip_names_the_command(monkeypatch, tmp_path):
         titles(["x"], options, tmp_path / "kept")
 
 
-def test_clip_images_equal_a_direct_call(tiny_clip, pictures, tmp_path):
+def test_clip_images_equal_a_direct_call(tiny_clip, pictures, on_white, tmp_path):
     import torch
 
     model, transform, _, options = tiny_clip
@@ -175,7 +174,7 @@ def test_clip_images_equal_a_direct_call(tiny_clip, pictures, tmp_path):
     assert encoded.present.tolist() == [True, False, True, True, True]
     assert encoded.name == "clip tiny-clip tiny.pt"
     with torch.inference_mode():
-        inputs = torch.stack([transform(Image.open(path).convert("RGB")) for path in pictures if path])
+        inputs = torch.stack([transform(on_white(path)) for path in pictures if path])
         expected = model.encode_image(inputs, normalize=True).numpy()
     assert encoded.vectors[encoded.present].astype(np.float32) == pytest.approx(expected, abs=1e-3)
     assert not encoded.vectors[1].any()

@@ -12,7 +12,7 @@ from bench.data.preparation.encoders import EncoderOptions, encode_titles
 from bench.data.preparation.runs import silent
 from bench.data.preparation.words import FITTED_TITLES, VOCABULARY, encode_words, words_of
 
-LATIN = ["Red Shoe's 42", "blue shoe", "Café au lait", "ß x_1", "красный туфель", "한국어 셔츠", "...", "shoe"]
+LATIN = ["Red Shoe's 42", "blue shoe", "Café au lait", "ß x_1", "한국어 셔츠", "...", "shoe"]
 OTHERS = ["phone case", "usb cable", "手机壳透明防摔", "充电器快充"]
 
 

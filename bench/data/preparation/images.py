@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from bench.data.preparation.colors import upright_rgb
 from bench.data.preparation.runs import Watch
 from bench.errors import UserError
 
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SURVEYED = 1024  # pictures between two words on the progress
+FORM = b"upright RGB on white"
 
 
 def read_image(path: str, at_least: int | None = None) -> "Image":
-    """Return a decoded RGB picture.
+    """Return a decoded picture: RGB, upright, on white (see `colors`).
 
     Args:
         path: file.
@@ -28,13 +30,18 @@ def read_image(path: str, at_least: int | None = None) -> "Image":
     Raises:
         UserError: there is no such file, or it cannot be decoded.
     """
+    return _decoded(path, at_least)[0]
+
+
+def _decoded(path: str, at_least: int | None) -> tuple["Image", bool]:
+    """Return the picture, and whether Pillow's own conversion would have given another one."""
     from PIL import Image
 
     try:
         with Image.open(path) as image:
             if at_least is not None:
                 image.draft("RGB", (at_least, at_least))
-            return image.convert("RGB")
+            return upright_rgb(image)
     except FileNotFoundError as error:
         fix = "correct the path, or leave it empty so that the item counts as without image"
         raise UserError(f"{path}: no such image file; {fix}") from error
@@ -59,9 +66,15 @@ def survey(paths: Sequence[str], watch: Watch) -> list[bytes]:
 
 
 def _digest(path: str) -> bytes:
-    read_image(path, at_least=1)
+    """Return the SHA-256 of a file; of one that Pillow's own conversion would spoil, with `FORM` behind it,
+    so that vectors made of the spoilt picture are not found again.
+    """
+    changed = _decoded(path, at_least=1)[1]
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+        digest = hashlib.file_digest(file, "sha256")
+    if changed:
+        digest.update(FORM)
+    return digest.digest()
 
 
 def decoded_ahead(paths: Sequence[str], batch_size: int, decode: Callable[[str], T]) -> Iterator[list[T]]:
