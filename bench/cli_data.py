@@ -1,5 +1,6 @@
 """`bench data`: which data sets there are, how they are prepared, whether they are sound, what is in them."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -117,6 +118,7 @@ def prepare(
     """
     from bench.config import parse_settings
     from bench.data import library
+    from bench.data.preparation.coverage import cautions
     from bench.data.preparation.encoders import chosen_encoders
 
     settings = parse_settings([pair.removeprefix("data.") for pair in set_ or []])
@@ -130,6 +132,8 @@ def prepare(
             on_bad_row=on_bad_row,
             watch=watch,
         )
+    for line in cautions(folder):
+        print(line, file=sys.stderr)
     _print_statistics(folder, as_json)
 
 
@@ -143,7 +147,7 @@ def check(
 ) -> None:
     """Look for faults in a prepared data set, or in raw files before they are prepared.
 
-    Prints a line a fault; exit code 2 where there are any.
+    Prints a line a fault; exit code 2 where there are any. Content that most items lack is a warning.
 
     Example: bench data check ml-100k
 
@@ -152,19 +156,20 @@ def check(
     faults = _raw_faults(reader, Path(place), set_ or []) if reader else _prepared_faults(place)
     for fault in faults:
         print(fault)
-    if faults:
+    if any(not fault.startswith("warning") for fault in faults):
         raise typer.Exit(2)
     print(f"{place}: no fault found")
 
 
 def _prepared_faults(place: str) -> list[str]:
     from bench.data.preparation.check_prepared import check_prepared
+    from bench.data.preparation.coverage import cautions
 
     faults = []
     for finding in check_prepared(_folder(place)):
         row = "" if finding.row is None else f", row {finding.row}"
         faults.append(f"{finding.file}{row}: expected {finding.rule}; found {finding.value}; {finding.fix}")
-    return faults
+    return faults or cautions(_folder(place))
 
 
 def _raw_faults(reader: str, folder: Path, settings: list[str]) -> list[str]:
@@ -228,8 +233,6 @@ def simulate(
 
 
 def _draw(folder: Path, place: Path) -> None:
-    import sys
-
     from bench.data.stats import distributions
     from bench.report.data_figure import data_set
 

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -139,7 +140,8 @@ def prepare_named(
     target = _target(reader, name, overrides, _sources())
     raw_data, options, filters, encoders = read_raw(reader, raw, overrides, on_bad_row)
     recorded = {"name": reader, "options": flatten(options)}
-    return prepare(raw_data, target.name, target, filters, encoders, recorded, watch)
+    asked = [name for name in ("image", "text") if name in overrides]  # with `none` it is not looked for
+    return prepare(raw_data, target.name, target, filters, encoders, recorded, watch, asked)
 
 
 def read_raw(
@@ -165,6 +167,7 @@ def read_raw(
     options, filters, encoders = _split_options(kinds, card, overrides)
     if on_bad_row != "error":
         options = _skipping(options, card, on_bad_row)
+        encoders = replace(encoders, on_bad_row=on_bad_row)
     if raw is None and card.needs_raw:
         raise UserError(_missing(card, overrides))
     if raw is not None and not raw.exists():

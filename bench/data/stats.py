@@ -12,6 +12,7 @@ from bench.data.protocol.split import split
 from bench.data.schema import Interactions
 from bench.data.storage import interaction_blocks, read_items, read_metadata
 
+MODALITIES = ("image", "text")  # that each data set is asked for, beside the item id
 BINS = 60  # of the time span in a picture
 MOST_COUNTED = 1_000_000  # events of a user and behavior in the distribution; longer histories count as this
 
@@ -99,6 +100,7 @@ def statistics(folder: Path) -> dict[str, Any]:
         "modalities": content.coverage(),
         "not_encoded": dict(metadata.get("not_encoded", {})),
         "lacking": dict(metadata.get("lacking", {})),
+        "broken_pictures": dict(metadata.get("broken_pictures", {})),
         "target_in_history": counts.met / counts.targets if counts.targets else None,
         "events_per_user": {name: counts.per_user(id_, users) for id_, name in enumerate(names, 1)},
         "first_timestamp": counts.first,
@@ -191,11 +193,17 @@ def text_report(stats: dict[str, Any]) -> list[tuple[str, str]]:
         encoder = "tfidf-svd" if name == "text" else "efficientnet"
         fix = f"not encoded (--set data.{name}={encoder})"
         rows.append((name, f"{share:.1%} of the items{_lacking(stats, name)}; {fix}"))
+    for name in MODALITIES:
+        if name not in stats["modalities"] and name not in stats["not_encoded"]:
+            rows.append((name, "0.0% of the items: none has one that could be encoded"))
     met = stats["target_in_history"]
     rows.append(("target in history", "no target" if met is None else f"{met:.1%} of the test targets"))
     rows.append(("timestamps", f"{stats['first_timestamp']} to {stats['last_timestamp']}"))
     rows.append(("mapping", stats["mapping"]))
     rows += [("left out", f"{count:,} rows: {why}") for why, count in stats["dropped"].items()]
     rows += [("left out", place) for place in stats["first_malformed_rows"]]
+    if broken := stats["broken_pictures"].get("count"):
+        rows.append(("left out", f"{broken:,} broken pictures, whose items count as without"))
+        rows += [("left out", fault) for fault in stats["broken_pictures"]["first"]]
     rows.append(("simulated", "yes" if stats["simulated"] else "no"))
     return rows

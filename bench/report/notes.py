@@ -6,6 +6,8 @@ from typing import Any
 from bench.report.rows import Row, Table
 from bench.report.values import TESTED, TESTS
 
+MODALITIES = ("image", "text")
+"""Named under a table also where no item has them."""
 LEVEL = 0.05
 """Of significance."""
 SAID_ELSEWHERE = ("candidates", "task", "ctr_negatives")
@@ -96,7 +98,10 @@ def _content(facts: Mapping[str, Any]) -> str:
         if isinstance(encoder, Mapping):
             encoder = f"{encoder.get('name', 'given features')} {str(encoder.get('hash', ''))[:8]}".strip()
         parts.append(f"{modality}: {encoder}, present for {share:.3f} of the items")
-    return "Modalities: " + ("; ".join(parts) or "none beside the item id")
+    if not parts:
+        return "Modalities: none beside the item id"
+    parts += [f"{modality}: none" for modality in MODALITIES if modality not in facts["coverage"]]
+    return "Modalities: " + "; ".join(parts)
 
 
 def _pairs(options: Mapping[str, Any]) -> str:

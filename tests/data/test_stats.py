@@ -47,6 +47,7 @@ def test_numbers_worked_out_by_hand(tmp_path):
         "first_malformed_rows": [],
         "modalities": {"image": pytest.approx(2 / 3)},
         "lacking": {"image": 1, "text": 2},
+        "broken_pictures": {"count": 0, "first": []},
         "not_encoded": {"text": pytest.approx(1 / 3)},
         "target_in_history": pytest.approx(2 / 3),
         "events_per_user": {

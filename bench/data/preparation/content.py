@@ -1,7 +1,8 @@
 """Item content of a prepared data set: vectors, attributes and planted truth in the order of the items."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,65 @@ from numpy.typing import NDArray
 from bench.data.preparation.check import check_items
 from bench.data.preparation.encoders import EncoderOptions, encode_images, encode_titles
 from bench.data.preparation.features import Block, Source, hash_feature, rows_of, write_feature
-from bench.data.preparation.images import survey
+from bench.data.preparation.images import SHOWN, survey
 from bench.data.preparation.runs import Watch, silent
+from bench.data.readers.known import require_known, shown
+from bench.data.readers.pictures import SUFFIXES
 from bench.data.schema import ItemContent, RawData, RawFeatures, StreamedFeatures
+from bench.data.storage import write_items
 from bench.errors import UserError
 
+NOTHING = EncoderOptions(text="none", image="none")
 UNKNOWN = ("", "null")  # how publishers write that a category is not known
 COLUMN = {"image": "image", "text": "title"}
 """Modality -> the column of the items that it is encoded from."""
 
 
-def item_table(raw: RawData, ids: pl.Series) -> pl.DataFrame:
+def describe_items(
+    raw: RawData,
+    ids: pl.Series,
+    encoders: EncoderOptions,
+    asked: Collection[str],
+    folder: Path,
+    cache: Path,
+    watch: Watch,
+) -> dict[str, Any]:
+    """Write what is known of the items into a folder, and return what the metadata tell of it.
+
+    The arguments and errors are those of `item_table` and `write_content`.
+    """
+    items = item_table(raw, ids, encoders, asked)
+    content, made, broken = write_content(raw, items, encoders, folder, cache, watch)
+    items = without_pictures(items, broken)
+    write_truth(raw, ids, folder)
+    write_items(items, content, folder)
+    return {
+        "encoders": made,
+        "not_encoded": not_encoded(items, content),
+        "lacking": lacking(items, content),
+        "broken_pictures": {"count": len(broken), "first": list(broken.values())[:SHOWN]},
+        "attributes": {name: int(numbers.max()) for name, numbers in content.attributes.items()},
+    }
+
+
+def item_table(
+    raw: RawData, ids: pl.Series, options: EncoderOptions = NOTHING, asked: Collection[str] = ()
+) -> pl.DataFrame:
     """Return the N kept items, ids ascending, with title, image and attributes where they are known.
 
+    Args:
+        raw: what a reader returned.
+        ids: (N,) raw ids of the items, ascending.
+        options: what is to be encoded.
+        asked: modalities whose encoder the user has named, also where it is the default one.
+
     Raises:
-        UserError: the table that a reader's function gave is faulty.
+        UserError: the table that a reader's function gave is faulty; the table holds none of the items, or
+            titles or pictures of other items only; a modality is asked for that no item has.
     """
     table = pl.DataFrame({"item": ids})
     if raw.items is None:
+        _require_content(raw, table, table.clear(), options, asked)
         return table
     given = raw.items
     if not isinstance(given, pl.DataFrame):
@@ -37,7 +79,52 @@ def item_table(raw: RawData, ids: pl.Series) -> pl.DataFrame:
         check_items(given, raw.attributes, ids.dtype)
     texts = [pl.col(name).cast(pl.String) for name in COLUMN.values() if name in given.columns]
     known = given.select(pl.col("item").cast(ids.dtype), *texts, *raw.attributes)
-    return table.join(known, on="item", how="left", maintain_order="left")
+    matched = table.join(known, on="item", how="semi")
+    require_known("item table", len(matched), known["item"], ids)
+    joined = table.join(known, on="item", how="left", maintain_order="left")
+    _require_content(raw, joined, known, options, asked)
+    return joined
+
+
+def _require_content(
+    raw: RawData, items: pl.DataFrame, known: pl.DataFrame, options: EncoderOptions, asked: Collection[str]
+) -> None:
+    """Raise a UserError for a modality that is to be encoded and that no item has.
+
+    Titles are encoded unless the user says otherwise, so that a data set without any is no fault where he has
+    said nothing; titles under ids that are those of no item are.
+    """
+    for modality, column in COLUMN.items():
+        encoder = getattr(options, modality)
+        if encoder == "none" or modality in raw.features or filled(items, column).any():
+            continue
+        there = known.filter(filled(known, column))["item"]
+        if encoder == getattr(EncoderOptions, modality) and modality not in asked and not len(there):
+            continue
+        place, names = _lying_there(raw, there) if modality == "image" else ("titles", shown(there))
+        fix = f"give a column {column} in an item table with the ids of the events"
+        if modality == "image" and raw.pictures is not None:
+            fix = f"name picture files by item id, with a suffix such as {', '.join(SUFFIXES[:6])}"
+        both = f"there: {names}; items in the events: {shown(items['item'])}"
+        problem = f"none of the {len(items)} items has one of the {place} ({both})"
+        raise UserError(f"{modality} = {encoder}: {problem}; {fix}, or set data.{modality}=none")
+
+
+def _lying_there(raw: RawData, there: pl.Series) -> tuple[str, str]:
+    """Return where pictures were looked for, and the first names there or the ids of the table."""
+    if raw.pictures is None:
+        return "pictures of the item table", shown(there)
+    if not raw.pictures.is_dir():
+        return f"pictures in {raw.pictures}", "no such folder"
+    first = sorted(islice((path.name for path in raw.pictures.iterdir()), 1000))
+    return f"pictures in {raw.pictures}", shown(first)
+
+
+def filled(items: pl.DataFrame, column: str) -> pl.Series:
+    """Return (N,) whether an item has something in a column, which may be missing."""
+    if column not in items.columns:
+        return pl.repeat(False, len(items), eager=True)
+    return items[column].cast(pl.String).fill_null("") != ""
 
 
 def write_content(
@@ -47,7 +134,7 @@ def write_content(
     folder: Path,
     cache: Path,
     watch: Watch = silent,
-) -> tuple[ItemContent, dict[str, dict[str, Any]]]:
+) -> tuple[ItemContent, dict[str, dict[str, Any]], dict[str, str]]:
     """Write the vectors of each modality into a folder, block by block.
 
     Args:
@@ -59,12 +146,12 @@ def write_content(
         watch: is told the stage of long steps, what is done of it and how much it is.
 
     Returns:
-        The content, its vectors mapped from the folder, and by modality: name, hash, dim, coverage (share)
-        and lacking (number of items without).
+        The content, its vectors mapped from the folder; by modality: name, hash, dim, coverage (share) and
+        lacking (number of items without); path -> fault of the broken pictures that were skipped.
 
     Raises:
         UserError: ready-made vectors belong to none of the items or are no numbers, titles or pictures cannot
-            be encoded.
+            be encoded, or every picture is broken.
         OSError: the disk is too full for a modality.
     """
     ids = items["item"]
@@ -72,12 +159,15 @@ def write_content(
     present: dict[str, NDArray[np.bool_]] = {}
     made: dict[str, dict[str, Any]] = {}
     ready = {name: _ready(name, given, ids) for name, given in raw.features.items()}
-    encoded = _encoded(items, options, cache, set(ready), watch)
+    encoded, broken = _encoded(items, options, cache, set(ready), watch)
     for modality, source in sorted((ready | encoded).items()):
         path = folder / f"feature_{modality}.npy"
         mask = write_feature(path, modality, source, ids, watch)
         if mask is None and modality in ready:
             raise _none_known(modality, "none", ids)
+        if mask is None and modality == "image":
+            first = next(iter(broken.values()))
+            raise UserError(f"image = {options.image}: all {len(broken)} pictures are broken; {first}")
         if mask is None:
             continue
         array = features[modality] = np.load(path, mmap_mode="r")
@@ -90,7 +180,7 @@ def write_content(
             "lacking": int((~mask[1:]).sum()),
         }
     attributes = {name: _numbered(items[name]) for name in raw.attributes}
-    return ItemContent(len(items), features, present, attributes), made
+    return ItemContent(len(items), features, present, attributes), made, broken
 
 
 def _ready(modality: str, given: RawFeatures | StreamedFeatures, ids: pl.Series) -> Source:
@@ -102,14 +192,13 @@ def _ready(modality: str, given: RawFeatures | StreamedFeatures, ids: pl.Series)
     joined = ids.to_frame("item").join(known, on="item", how="left", maintain_order="left")
     rows = joined["row"].fill_null(-1).to_numpy()
     if not (rows >= 0).any():
-        there = f"'{given.items[0]}', items such as '{ids[0]}'" if given.items else "none"
-        raise _none_known(modality, there, ids)
+        raise _none_known(modality, shown(given.items), ids)
     dtype = np.float16 if given.vectors.dtype == np.float16 else np.float32
     return Source(partial(_held, given.vectors, rows), "ready-made", dtype=dtype)
 
 
 def _none_known(modality: str, there: str, ids: pl.Series) -> UserError:
-    missing = f"none of {len(ids)} items has a vector (ids there: {there})"
+    missing = f"none of {len(ids)} items has a vector (ids there: {there}; in the events: {shown(ids)})"
     return UserError(f"{modality} features: {missing}; give the vectors the ids of the events")
 
 
@@ -132,17 +221,28 @@ def _held(vectors: NDArray[np.floating], rows: NDArray[np.int64]) -> Iterator[Bl
 
 def _encoded(
     items: pl.DataFrame, options: EncoderOptions, cache: Path, ready: set[str], watch: Watch
-) -> dict[str, Source]:
-    sources = {}
+) -> tuple[dict[str, Source], dict[str, str]]:
+    """Return what is encoded, and the broken pictures, also where none is encoded."""
+    sources: dict[str, Source] = {}
+    broken: dict[str, str] = {}
     if "image" in items.columns and "image" not in ready:
         images = items["image"].to_list()
         if options.image == "none":
-            survey([path for path in images if path], watch)
+            broken = survey(images, options.on_bad_row, watch).broken
         else:
             sources["image"] = encode_images(images, options, cache, watch)
+            broken = dict(sources["image"].broken)
     if "title" in items.columns and "text" not in ready and options.text != "none":
         sources["text"] = encode_titles(items["title"].to_list(), options, cache, watch)
-    return sources
+    return sources, broken
+
+
+def without_pictures(items: pl.DataFrame, broken: Mapping[str, str]) -> pl.DataFrame:
+    """Return the items with no path where the picture is broken, so that it counts as absent everywhere."""
+    if not broken:
+        return items
+    sound = ~pl.col("image").is_in(list(broken))
+    return items.with_columns(image=pl.when(sound).then("image"))
 
 
 def _numbered(column: pl.Series) -> NDArray[np.int32]:

@@ -15,7 +15,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,7 @@ from bench.data.preparation.images import decoded_ahead, read_image, survey
 from bench.data.preparation.runs import Watch
 from bench.data.preparation.shelf import Encoder, Vectors, encode_by_content
 from bench.data.preparation.words import FITTED_TITLES, VOCABULARY, encode_words, grams_form, unit
+from bench.data.readers.log import OnBadRow
 from bench.errors import UserError, hint
 
 RANDOM = "random"
@@ -54,6 +55,8 @@ class EncoderOptions:
     """Titles or pictures that CLIP or EfficientNet reads, and encodes, at once."""
     device: str = "auto"
     """Device of CLIP and EfficientNet: `auto` (a GPU where there is one), `cpu`, `cuda`."""
+    on_bad_row: OnBadRow = "error"
+    """A broken picture: `error` names the first ones and stops, `skip` counts the item as without."""
 
     def __post_init__(self) -> None:
         if self.text_size < 1 or self.batch_size < 1:
@@ -110,16 +113,16 @@ def encode_titles(titles: Sequence[str | None], options: EncoderOptions, cache: 
 
 
 def encode_images(paths: Sequence[str | None], options: EncoderOptions, cache: Path, watch: Watch) -> Source:
-    """Encode picture files; an item without a path is absent.
+    """Encode picture files; an item without a path, or with a broken picture that is skipped, is absent.
 
     Args:
         paths: n files, None where there is none.
-        options: `image` chooses the encoder.
+        options: `image` chooses the encoder, `on_bad_row` says what becomes of broken pictures.
         cache: folder of vectors found again.
         watch: is told how far it is.
 
     Returns:
-        Vectors of unit length.
+        Vectors of unit length, with the broken pictures that were skipped.
 
     Raises:
         UserError: the encoder or its weights cannot be had, a file is missing or cannot be decoded.
@@ -128,10 +131,10 @@ def encode_images(paths: Sequence[str | None], options: EncoderOptions, cache: P
         encoder = _clip("image", options)
     else:
         encoder = efficientnet.encoder(options.batch_size, partial(_place, options.device))
-    given = survey([path for path in paths if path], watch)  # after the encoder: it reads every picture
-    digests = iter(given)
-    keys = [next(digests) if path else None for path in paths]
-    return encode_by_content(keys, [path or "" for path in paths], encoder, "image", cache, watch)
+    seen = survey(paths, options.on_bad_row, watch)  # after the encoder: it reads every picture
+    contents = [path or "" for path in paths]
+    source = encode_by_content(seen.digests, contents, encoder, "image", cache, watch)
+    return replace(source, broken=seen.broken)
 
 
 def _place(wanted: str, model: Any) -> str:

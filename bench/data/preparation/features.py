@@ -8,8 +8,8 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class Source:
     """SHA-256 over the encoder, its options and the contents; empty: that of the vectors is taken."""
     dtype: type[np.floating] = np.float16
     """Precision on disk."""
+    broken: Mapping[str, str] = field(default_factory=dict)
+    """Path -> fault of the pictures that were skipped."""
 
 
 def rows_of(width: int, dtype: Any) -> int:

@@ -12,7 +12,7 @@ bucket, the raw ids of the kept users and of the items, and the item table.
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from bench.data.parallel import mapped
 from bench.data.preparation.check import check_raw
-from bench.data.preparation.content import item_table, lacking, not_encoded, write_content, write_truth
+from bench.data.preparation.content import describe_items
 from bench.data.preparation.encoders import EncoderOptions
 from bench.data.preparation.order import distinct, distinct_pairs, numbering, order_by, ranks
 from bench.data.preparation.replaced import replaced
@@ -41,7 +41,7 @@ from bench.data.preparation.runs import (
     write_runs,
 )
 from bench.data.schema import EventStream, Interactions, RawData, Touched
-from bench.data.storage import LogWriter, finish, write_items, write_users
+from bench.data.storage import LogWriter, finish, write_users
 from bench.errors import UserError
 
 CACHE = ".encoded"  # beside the prepared folders: vectors that encoders made
@@ -105,6 +105,7 @@ def prepare(
     encoders: EncoderOptions,
     reader: Mapping[str, Any],
     watch: Watch = silent,
+    asked: Collection[str] = (),
 ) -> Path:
     """Prepare a data set and write it into a folder, which is replaced as a whole or left as it was.
 
@@ -117,6 +118,7 @@ def prepare(
         encoders: how titles and pictures become vectors.
         reader: `name` and `options` of the reader, recorded.
         watch: is told how far the work is.
+        asked: modalities that must not be missing: those whose encoder the user has named.
 
     Returns:
         The folder.
@@ -137,7 +139,7 @@ def prepare(
             "prepare_options": asdict(options),
             "encoder_options": asdict(encoders),
         }
-        made = _write_content(raw, items, encoders, partial, folder.parent / CACHE, watch)
+        made = describe_items(raw, items, encoders, asked, partial, folder.parent / CACHE, watch)
         finish(partial, name, raw.behaviors, {**_told(raw, tally), **recorded, **made})
         shutil.rmtree(work)
         with suppress(OSError):  # another data set's unfinished work lies beside it
@@ -264,22 +266,6 @@ def _write_log(kept: Kept, items: pl.Series, folder: Path, watch: Watch) -> None
 def _offsets(users: pl.Series) -> NDArray[np.int64]:
     """Return where each user's rows begin, and the end; rows lie together."""
     return np.concatenate([[0], np.cumsum(np.bincount(users.rle_id().to_numpy()))]).astype(np.int64)
-
-
-def _write_content(
-    raw: RawData, ids: pl.Series, encoders: EncoderOptions, folder: Path, cache: Path, watch: Watch
-) -> dict[str, Any]:
-    """Write what is known of the items, and return what the metadata tell of it."""
-    items = item_table(raw, ids)
-    content, made = write_content(raw, items, encoders, folder, cache, watch)
-    write_truth(raw, ids, folder)
-    write_items(items, content, folder)
-    return {
-        "encoders": made,
-        "not_encoded": not_encoded(items, content),
-        "lacking": lacking(items, content),
-        "attributes": {name: int(numbers.max()) for name, numbers in content.attributes.items()},
-    }
 
 
 def _told(raw: RawData, tally: Tally) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from functools import partial
 
 import polars as pl
 
-from bench.data.preparation.check import check_events, check_items, check_raw
+from bench.data.preparation.check import check_events, check_raw
+from bench.data.preparation.content import item_table
+from bench.data.preparation.coverage import cautions_of
 from bench.data.preparation.runs import Tally, Watch, of_part
 from bench.data.schema import EventStream, Position, RawData, StreamedFeatures
 from bench.errors import UserError
@@ -19,7 +21,8 @@ def check_raw_files(raw: RawData, watch: Watch) -> tuple[Tally, list[str]]:
         watch: is told how far the reading is.
 
     Returns:
-        What was counted, and a line a fault: the first malformed rows, then whatever else is wrong.
+        What was counted, and a line a fault: the first malformed rows, then whatever else is wrong. A line
+        that begins with `warning` is none.
     """
     tally, items, findings = Tally(), pl.Series("item", [], pl.Int64), []
     try:
@@ -44,16 +47,15 @@ def check_raw_files(raw: RawData, watch: Watch) -> tuple[Tally, list[str]]:
 
 def _content_faults(raw: RawData, ids: pl.Series, watch: Watch) -> list[str]:
     """Read the item table and the vectors of all items of the log."""
+    faults: list[str] = []
 
     def table() -> None:
-        if callable(raw.items):
-            check_items(raw.items(ids), raw.attributes, ids.dtype)
+        faults.extend(cautions_of(item_table(raw, ids), {}))
 
     checks: list[Callable[[], None]] = [table]
     for modality, features in raw.features.items():
         if isinstance(features, StreamedFeatures):
             checks.append(partial(_read, features, modality, ids, watch))
-    faults = []
     for check in checks:
         try:
             check()
