@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from bench.cards import DatasetCard
+from bench.data.readers.known import shown
 from bench.data.readers.log import BAD, PLACES, LogOptions
 from bench.data.schema import RawData, RawFeatures
 from bench.datasets.table.events import (
@@ -114,8 +115,9 @@ def read(raw: Path | None, options: Options) -> RawData:
     events, behaviors, mapping = _map_behaviors(table, rows, options)
     content, items_left_out = _items(items, items_kind, options) if items else (None, LeftOut())
     if items and content is not None and not events["item"].is_in(content["item"].implode()).any():
-        example = f"'{content['item'][0]}' there, '{events['item'][0]}' in {path.name}"
-        raise UserError(f"{items.path}: holds no item of the events ({example}); set item_id=COLUMN")
+        there, wanted = content["item"].drop_nulls(), events["item"].unique(maintain_order=True)
+        problem = f"holds no item of the events ({shown(there)} there, {shown(wanted)} in {path.name})"
+        raise UserError(f"{items.path}: {problem}; set item_id=COLUMN")
     why = {BAD: left_out, f"{BAD} of {options.items}": items_left_out}
     left = {reason: rows for reason, rows in why.items() if rows.count}
     return RawData(

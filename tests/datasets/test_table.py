@@ -295,7 +295,7 @@ def test_item_ids_of_both_tables_have_one_type(tmp_path: Path) -> None:
         ("item\n10\n11\n10\n", {}, ["items.csv: row 4", "item '10'", "one row an item"]),
         ("item,title\n10,a\n,b\n", {}, ["items.csv: row 3", "item is empty"]),
         ("item\n-3\n", {}, ["items.csv: row 2", "item '-3'", "0 or more"]),
-        ("item\n99\n", {}, ["items.csv", "no item of the events", "item_id="]),
+        ("item\n99\n98\n", {}, ["items.csv", "no item of the events (99, 98 there, ", "item_id="]),
         ("id\n10\n", {}, ["items.csv: row 1: no column 'item'", "set item_id="]),
         ("item\n10\n", {"attributes": ("brand",)}, ["no column 'brand'", "set attributes="]),
         ("item\n10\n", {"text_columns": ("name",)}, ["no column 'name'", "set text_columns="]),

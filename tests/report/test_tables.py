@@ -222,7 +222,7 @@ def test_the_notes_say_what_was_measured_on_what():
     for part in (
         "tiny, 10 users, 200 items, 1,000 events, 4 test users",
         "click -> favor; mapping: pv -> click, fav -> favor",
-        "image: ViT-B-32 01234567, present for 0.500 of the items",
+        "image: ViT-B-32 01234567, present for 0.500 of the items; text: none",
         "candidates uniform99, hash cccccccccccc; split leave-last-out",
         "drop_target_click same_timestamp",
         "stand in the history shown already: 0.250",
