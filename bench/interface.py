@@ -209,6 +209,9 @@ class Stage:
     """Most epochs of this stage."""
     patience: int = 10
     """Epochs without a better validation NDCG@10 before the stage ends."""
+    patience_targets: int | None = None
+    """Targets seen without a better one before the stage ends, at the end of an epoch; None counts epochs.
+    Epochs of two models may differ a hundredfold in targets: this makes early stopping mean the same."""
     micro_batch: int | None = None
     """Samples per backward pass; gradients are accumulated up to `batch_size`. Bounds memory."""
     clip_norm: float | None = 5.0

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
-from bench.experiments.store import Record
+from bench.experiments.store import NOT_VALIDATED, Record
 
 PAUSE = 0.3  # seconds between two notes of a cell
 QUIET = 20.0  # seconds between two lines of a cell where stderr is no terminal
@@ -60,9 +60,10 @@ class Teller:
         text = f"epoch left {left:.0f} s{limit} | {speed}{self.metric} | {losses}"
         self.send(Note(self.cell, self.name, text, self.done, self.batches))
 
-    def validated(self, value: float, best: float) -> None:
+    def validated(self, value: float | None, best: float | None) -> None:
         """See `Watcher`."""
-        self.metric = f" | NDCG@10 {value:.4f} (best {best:.4f})"
+        known = value is not None and best is not None
+        self.metric = f" | NDCG@10 {value:.4f} (best {best:.4f})" if known else " | no validation"
 
 
 class Display:
@@ -132,9 +133,10 @@ def outcome(record: Record) -> str:
         return f"failed: {record.reason}"
     if not record.epochs:
         return f"nothing to train, {record.score_users_per_second:,.0f} users/s scored"
-    best = max(entry["NDCG@10"] for entry in record.curves)
+    values = [entry["NDCG@10"] for entry in record.curves if entry["NDCG@10"] is not None]
+    best = f"validation NDCG@10 {max(values):.4f}" if values else NOT_VALIDATED
     return (
-        f"validation NDCG@10 {best:.4f}, {record.epochs} epochs, {record.train_seconds:.0f} s, "
+        f"{best}, {record.epochs} epochs, {record.train_seconds:.0f} s, "
         f"{record.samples_per_second:,.0f} samples/s, {record.targets_per_second:,.0f} targets/s, "
         f"{record.score_users_per_second:,.0f} users/s scored"
     )

@@ -21,7 +21,7 @@ from bench.errors import UserError
 from bench.evaluation.pairs import score_pairs
 from bench.evaluation.ranks import rank
 from bench.experiments.diagnostics import diagnose
-from bench.experiments.store import Cell, Record, Store
+from bench.experiments.store import NOT_VALIDATED, Cell, Record, Store
 from bench.interface import Recommender
 from bench.registry import Entry
 from bench.training.checkpoint import Checkpoint
@@ -120,14 +120,14 @@ def _measured(
 
 def _finished(cell: Cell, entry: Entry, task: Task, outcome: Outcome, device: torch.device) -> Record:
     result = outcome.fit
-    remark = (
-        f"stopped at {cell.max_minutes:g} min" if result.stopped == "minutes" and cell.max_minutes else ""
-    )
+    remarks = [NOT_VALIDATED] if result.epochs and not len(task.split.validation) else []
+    if result.stopped == "minutes" and cell.max_minutes:
+        remarks.append(f"stopped at {cell.max_minutes:g} min")
     return Record(
         key=cell.key,
         cell=cell.as_dict(),
         status="done",
-        reason=remark,
+        reason="; ".join(remarks),
         label=entry.card.label,
         family=entry.card.family,
         reconstruction=entry.card.reconstruction,
@@ -137,6 +137,7 @@ def _finished(cell: Cell, entry: Entry, task: Task, outcome: Outcome, device: to
         best_epoch=result.best_epoch,
         stopped=result.stopped,
         samples_per_second=result.samples / result.step_seconds if result.step_seconds else 0.0,
+        targets_seen=result.targets,
         targets_per_second=result.targets / result.step_seconds if result.step_seconds else 0.0,
         score_users_per_second=outcome.score_users_per_second,
         peak_memory_mb=outcome.peak_memory_mb,

@@ -25,6 +25,8 @@ FORMAT = 1
 RECORD = "record.json"
 ARRAYS = {"rank": "ranks", "ctr": "pairs"}
 """Task -> field of a `Record` that holds what its cells measured, and name of its file."""
+NOT_VALIDATED = "no validation: not stopped early"
+"""Remark of a cell that was trained without a validation event."""
 CTR_FIELDS = ("task", "ctr_negatives")
 """Fields of the protocol that a cell of the task `rank` leaves out: they cannot move its ranks."""
 
@@ -89,6 +91,8 @@ class Record:
     stopped: str = "none"
     """`patience`, `epochs`, `minutes` or `none`."""
     samples_per_second: float = 0.0
+    targets_seen: int = 0
+    """Training targets, repeated visits counted, all stages together."""
     targets_per_second: float = 0.0
     score_users_per_second: float = 0.0
     peak_memory_mb: float = 0.0

@@ -24,7 +24,7 @@ from bench.report.values import TESTED
 
 WIDTH = 7.1
 """Of a figure over two columns of a paper, inches."""
-CURVE_KEYS = ("stage", "epoch", "seconds")
+CURVE_KEYS = ("stage", "epoch", "seconds", "targets")
 VALIDATION = "NDCG@10"
 ORDER = ("gates", "cosines", "norms", "noise_error")
 
@@ -150,6 +150,11 @@ def _losses(panel: Axes, record: Record) -> None:
 def _validation(panel: Axes, record: Record) -> None:
     values = np.array([entry[VALIDATION] for entry in record.curves], float)
     epochs = np.arange(1, len(values) + 1)
+    if np.isnan(values).all():
+        panel.set_title(f"Validation {VALIDATION}: no validation event, the last epoch is kept")
+        panel.set_ylim(0, 1)
+        _epochs(panel, record)
+        return
     panel.plot(epochs, values, color=COLORS[0], marker="o", markevery=-(-len(values) // 15))
     last = record.curves[-1]["stage"]
     best = sum(entry["stage"] != last for entry in record.curves) + record.best_epoch

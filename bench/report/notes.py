@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.experiments.store import NOT_VALIDATED
 from bench.report.rows import Row, Table
 from bench.report.values import TESTED, TESTS
 
@@ -10,6 +11,8 @@ MODALITIES = ("image", "text")
 """Named under a table also where no item has them."""
 LEVEL = 0.05
 """Of significance."""
+FEW = 50
+"""Validation users below which a table warns."""
 SAID_ELSEWHERE = ("candidates", "task", "ctr_negatives")
 
 
@@ -33,7 +36,19 @@ def notes(table: Table) -> list[str]:
     lines += [
         f"Seeds: {', '.join(map(str, seeds)) or 'none'}; mean ± sample deviation where there are several"
     ]
+    lines += _validation_notes(facts, table.rows)
     return lines + _row_notes(table.rows, table)
+
+
+def _validation_notes(facts: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
+    """Say where validation could not choose, or chose on few users."""
+    lines = []
+    number = facts.get("validation_users")
+    if number is not None and 0 < number < FEW:
+        lines.append(f"Warning: {number} validation users choose which epoch is kept: that choice is noisy")
+    if blind := [row.label for row in rows if not row.validated]:
+        lines.append(f"{NOT_VALIDATED.capitalize()}, last weights kept: {', '.join(blind)}")
+    return lines
 
 
 def _row_notes(rows: Sequence[Row], table: Table) -> list[str]:
@@ -85,7 +100,8 @@ def _ctr_notes(table: Table) -> list[str]:
 
 
 def _sizes(facts: Mapping[str, Any]) -> str:
-    names = {"users": "users", "items": "items", "interactions": "events", "test_users": "test users"}
+    names = {"users": "users", "items": "items", "interactions": "events"}
+    names |= {"validation_users": "validation users", "test_users": "test users"}
     known = [f"{facts[name]:,} {words}" for name, words in names.items() if name in facts]
     return ", " + ", ".join(known) if known else ""
 

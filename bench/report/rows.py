@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.experiments.store import Record
+from bench.experiments.store import NOT_VALIDATED, Record
 from bench.report import values
 
 METRICS = values.DEFAULTS["rank"]
@@ -48,6 +48,8 @@ class Row:
     """`at most 5 epochs`, or empty."""
     cut: bool
     """True where the time limit ended a training."""
+    validated: bool
+    """False where there was no validation event, so that nothing chose when to stop."""
     metrics: Mapping[str, Value]
     """Empty for a failed row."""
     parameters: int = 0
@@ -55,6 +57,10 @@ class Row:
     """Mean over seeds."""
     epochs: int = 0
     """Mean over seeds, rounded."""
+    targets_seen: int = 0
+    """Training targets, repeated visits counted; mean over seeds, rounded."""
+    targets_per_second: float = 0.0
+    """Mean over seeds, of the seconds spent in training steps."""
     score_users_per_second: float = 0.0
     """Mean over seeds."""
     peak_memory_mb: float = 0.0
@@ -185,10 +191,13 @@ def _row(group: list[Record], done: list[Record], metrics: Sequence[str], p: flo
         options=cell["options"],
         limits=_limits(cell),
         cut=any(record.stopped == "minutes" for record in done),
+        validated=not any(NOT_VALIDATED in record.reason for record in done),
         metrics={name: _value([one[name] for one in found]) for name in metrics if done},
         parameters=done[0].parameters if done else 0,
         train_seconds=_mean(record.train_seconds for record in done),
         epochs=round(_mean(record.epochs for record in done)),
+        targets_seen=round(_mean(record.targets_seen for record in done)),
+        targets_per_second=_mean(record.targets_per_second for record in done),
         score_users_per_second=_mean(record.score_users_per_second for record in done),
         peak_memory_mb=max((record.peak_memory_mb for record in done), default=0.0),
         p=p,

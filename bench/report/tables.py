@@ -22,7 +22,10 @@ __all__ = [
     "to_csv", "to_json", "to_latex", "to_markdown", "write_files", "write_tables",
 ]  # fmt: skip
 
-COLUMNS = ("Seeds", "Weights", "Train s", "Epochs", "Users/s", "MiB")
+COLUMNS = ("Seeds", "Weights", "Train s", "Epochs", "Targets", "Targets/s", "Users/s", "MiB")
+NARROW = {"Weights": "Weights", "Train s": "Train s", "Epochs": "Epochs", "Targets": "Targets",
+          "Targets/s": "per s", "MiB": "MiB"}  # fmt: skip
+"""Columns that a terminal of 120 characters has room for, and their headings there."""
 
 
 def to_markdown(table: Table) -> str:
@@ -64,7 +67,10 @@ def to_latex(table: Table) -> str:
 
 def to_csv(table: Table) -> str:
     """Return a CSV file: a line a model and one for the chance level, every value in full precision."""
-    costs = ("parameters", "train_seconds", "epochs", "score_users_per_second", "peak_memory_mb")
+    costs = (
+        "parameters", "train_seconds", "epochs", "targets_seen", "targets_per_second",
+        "score_users_per_second", "peak_memory_mb",
+    )  # fmt: skip
     values = [f"{name}{part}" for name in table.metrics for part in ("", " std")]
     ground = [table.dataset, protocol_name(table), table.candidates_hash, table.simulated]
     out = io.StringIO()
@@ -121,6 +127,8 @@ def _json_row(row: Row) -> dict[str, Any]:
         "parameters": row.parameters,
         "train_seconds": row.train_seconds,
         "epochs": row.epochs,
+        "targets_seen": row.targets_seen,
+        "targets_per_second": row.targets_per_second,
         "score_users_per_second": row.score_users_per_second,
         "peak_memory_mb": row.peak_memory_mb,
         "p": row.p,
@@ -136,17 +144,18 @@ def show(table: Table, console: Console) -> None:
     title = f"{table.dataset} - {protocol_name(table)}" + (" - SIMULATED DATA" if table.simulated else "")
     grid = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     grid.add_column("Model", overflow="fold", min_width=12)
-    for name in (*table.metrics, *COLUMNS):
+    for name in (*table.metrics, *NARROW.values()):
         grid.add_column(name, justify="right", no_wrap=name in table.metrics)
     for row in table.rows:
         values = [
             _marked(table, row, name, "[bold]{}[/bold]", "[underline]{}[/underline]")
             for name in table.metrics
         ]
-        grid.add_row(escape(row.label) + _marks(row), *values, *_costs(row))
+        costs = dict(zip(COLUMNS, _costs(row), strict=True))
+        grid.add_row(escape(row.label) + _marks(row), *values, *(costs[name] for name in NARROW))
     if table.chance:
         grid.add_section()
-        grid.add_row("chance", *(f"{table.chance[name]:.4f}" for name in table.metrics), *[""] * len(COLUMNS))
+        grid.add_row("chance", *(f"{table.chance[name]:.4f}" for name in table.metrics), *[""] * len(NARROW))
     console.print(grid)
     for row in table.rows:
         if row.status != "done":
@@ -204,9 +213,16 @@ def _marks(row: Row) -> str:
 def _costs(row: Row) -> list[str]:
     if not row.metrics:
         return [""] * len(COLUMNS)
-    numbers = (row.train_seconds, row.score_users_per_second, row.peak_memory_mb)
-    seconds, speed, memory = (f"{number:,.0f}" for number in numbers)
-    return [str(len(row.seeds)), _short(row.parameters), seconds, str(row.epochs), speed, memory]
+    counts = (row.targets_seen, row.targets_per_second, row.score_users_per_second)
+    seconds, memory = f"{row.train_seconds:,.0f}", f"{row.peak_memory_mb:,.0f}"
+    return [
+        str(len(row.seeds)),
+        _short(row.parameters),
+        seconds,
+        str(row.epochs),
+        *(_short(round(number)) for number in counts),
+        memory,
+    ]
 
 
 def _short(number: int) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.data.batches.loader import TrainingBatches
 from bench.errors import UserError
 from bench.evaluation.metrics import ndcg
 from bench.evaluation.ranks import rank
@@ -41,18 +42,48 @@ class Fit:
     """Epochs run, all stages together, a broken-off one included."""
     best_epoch: int = 0
     """The epoch (from 1) whose weights are kept, in the last stage; 0 where nothing was trained."""
-    best: float = -1.0
-    """Best validation NDCG@10 of the last stage."""
+    best: float | None = None
+    """Best validation NDCG@10 of the last stage; None where there is no validation event or no training."""
     stopped: str = "none"
     """`patience`, `epochs`, `minutes`, or `none` where nothing is trained."""
     seconds: float = 0.0
     """Training and validation together."""
     samples: int = 0
     targets: int = 0
+    """Targets seen: labelled positions, or samples of a view without them; repeated visits count."""
     step_seconds: float = 0.0
     """Seconds spent in optimizer steps, batches included, validation excluded."""
     curves: list[dict[str, Any]] = field(default_factory=list)
-    """One entry an epoch: stage, epoch, seconds, mean loss terms, validation NDCG@10."""
+    """One entry per epoch: stage, epoch, seconds, targets, mean loss terms, validation NDCG@10 (or None)."""
+
+
+@dataclass
+class Patience:
+    """Keeps the best weights of a stage and says when it has gone on too long without better ones.
+
+    Without validation events the newest weights count as the best and nothing stops early: there is nothing
+    that could choose an epoch.
+    """
+
+    stage: Stage
+    kept: dict[str, Tensor]
+    """Best weights so far, on the CPU."""
+    epochs: int = 0
+    """Epochs since they were best."""
+    targets: int = 0
+    """Targets seen when they were best."""
+
+    def better(self, value: float | None, best: float | None) -> bool:
+        """Return whether an epoch's validation figure makes its weights the ones to keep."""
+        return value is None or best is None or value > best
+
+    def over(self, value: float | None, targets: int) -> bool:
+        """Return whether the stage ends, with `targets` seen so far."""
+        if value is None:
+            return False
+        if self.stage.patience_targets is not None:
+            return targets - self.targets >= self.stage.patience_targets
+        return self.epochs >= self.stage.patience
 
 
 def fit(
@@ -65,75 +96,62 @@ def fit(
 ) -> Fit:
     """Train a model through its stages and leave it with its best weights, in eval mode.
 
+    Where there is no validation event every stage runs to its epochs (or its time) and keeps its last
+    weights.
+
     Raises:
         UserError: a loss or a score is not finite.
     """
     watcher, checkpoint = watcher or Silent(), checkpoint or Checkpoint(None)
     stages = model.stages()
     model.set_up(data.events)
-    state = checkpoint.load() or {"stage": 0, "epoch": 0, "fit": Fit()}
+    state: dict[str, Any] = checkpoint.load() or {"stage": 0, "epoch": 0, "fit": Fit()}
     result: Fit = state["fit"]
-    begun = time.monotonic() - result.seconds
-    for stage in stages[: state["stage"]]:
+    begun, resumed = time.monotonic() - result.seconds, state["stage"]
+    for stage in stages[:resumed]:
         start_stage(model, stage, data.events)
-    for index in range(state["stage"], len(stages)):
+    for index in range(resumed, len(stages)):
         stage = stages[index]
         start_stage(model, stage, data.events)
         optimizer = make_optimizer(model, stage)
         batches = data.batches(stage.view, options.seed)
         limit = stage_deadline(options, index, len(stages), result.seconds)
-        kept, waited, first = snapshot(model), 0, 0
-        if index == state["stage"] and "weights" in state:
+        patience, first = Patience(stage, snapshot(model), targets=result.targets), 0
+        if index == resumed and "weights" in state:
             model.load_state_dict(state["weights"])
             optimizer.load_state_dict(state["optimizer"])
-            kept, waited, first, limit = state["kept"], state["waited"], state["epoch"], state["limit"]
+            patience = Patience(stage, state["kept"], state["waited"], state["targets"])
+            first, limit = state["epoch"], state["limit"]
         else:
-            result.best, result.best_epoch = -1.0, 0
+            result.best, result.best_epoch = None, 0
         most = options.epochs if options.epochs is not None else stage.epochs
+        deadline = None if limit is None else begun + limit
+        watch = Watch(device, deadline, watcher, result)
         result.stopped = "epochs"
         for epoch in range(first, most):
             watcher.epoch(stage.name, epoch, most, batches.num_batches(stage.batch_size))
-            deadline = None if limit is None else begun + limit
-            terms = train_epoch(
-                model,
-                data,
-                batches.epoch(epoch, stage.batch_size),
-                stage,
-                optimizer,
-                epoch,
-                device,
-                deadline,
-                watcher,
-                result,
-            )
-            value = validate(
-                model, data, device, options.evaluation_batch, f"{type(model).__name__}, epoch {epoch + 1}"
-            )
-            result.seconds = time.monotonic() - begun
-            result.epochs += 1
-            result.curves.append(
-                {
-                    "stage": stage.name,
-                    "epoch": epoch + 1,
-                    "seconds": result.seconds,
-                    **terms,
-                    "NDCG@10": value,
-                }
-            )
-            waited += 1
-            if value > result.best:
-                result.best, result.best_epoch, waited, kept = value, epoch + 1, 0, snapshot(model)
+            terms = train_epoch(model, data, batches, stage, optimizer, epoch, watch)
+            where = f"{type(model).__name__}, epoch {epoch + 1}"
+            value = validate(model, data, device, options.evaluation_batch, where)
+            result.seconds, result.epochs = time.monotonic() - begun, result.epochs + 1
+            seen = {"seconds": result.seconds, "targets": result.targets, **terms, "NDCG@10": value}
+            result.curves.append({"stage": stage.name, "epoch": epoch + 1, **seen})
+            patience.epochs += 1
+            if patience.better(value, result.best):
+                result.best, result.best_epoch = value, epoch + 1
+                patience = Patience(stage, snapshot(model), 0, result.targets)
             watcher.validated(value, result.best)
             if deadline is not None and time.monotonic() >= deadline:
                 result.stopped = "minutes"
                 break
-            if waited >= stage.patience:
+            if patience.over(value, result.targets):
                 result.stopped = "patience"
                 break
-            place = {"stage": index, "epoch": epoch + 1, "waited": waited, "limit": limit, "fit": result}
-            tensors = {"weights": snapshot(model), "kept": kept, "optimizer": optimizer.state_dict()}
-            checkpoint.save({**place, **tensors})
-        model.load_state_dict(kept)
+            state = {"stage": index, "epoch": epoch + 1, "limit": limit, "fit": result}
+            state |= {"waited": patience.epochs, "targets": patience.targets, "kept": patience.kept}
+            state |= {"weights": snapshot(model), "optimizer": optimizer.state_dict()}
+            checkpoint.save(state)
+        model.load_state_dict(patience.kept)
     model.eval()
     return result
 
@@ -144,36 +162,44 @@ def start_stage(model: Recommender, stage: Stage, events: TrainingEvents) -> Non
     model.start_stage(stage.name, events)
 
 
+@dataclass
+class Watch:
+    """What an epoch runs on, when it must end, and who is told."""
+
+    device: torch.device
+    deadline: float | None
+    """Seconds of the monotonic clock; None is no limit."""
+    watcher: Watcher
+    result: Fit
+    """Samples, targets and seconds are added up here."""
+
+
 def train_epoch(
     model: Recommender,
     data: TrainingData,
-    batches: Any,
+    batches: TrainingBatches,
     stage: Stage,
     optimizer: torch.optim.Optimizer,
     epoch: int,
-    device: torch.device,
-    deadline: float | None,
-    watcher: Watcher,
-    result: Fit,
+    watch: Watch,
 ) -> dict[str, float]:
-    """Run one epoch, or as much of it as the deadline (seconds of the monotonic clock) allows; return mean
-    loss terms.
-    """
+    """Run one epoch, or as much of it as the deadline allows; return mean loss terms."""
     model.train()
     model.start_epoch(epoch, data.events)
     totals: dict[str, float] = {}
-    steps = 0
+    steps, result, deadline = 0, watch.result, watch.deadline
     begun = time.monotonic()
-    for batch in batches:
-        terms = train_step(model, batch.to(device), stage, optimizer)
+    for batch in batches.epoch(epoch, stage.batch_size):
+        terms = train_step(model, batch.to(watch.device), stage, optimizer)
         steps += 1
         if not np.isfinite(terms["loss"]):
-            place = f"{type(model).__name__}: the loss is {terms['loss']} in epoch {epoch + 1}, step {steps}"
-            raise UserError(f"{place}; lower the learning rate")
+            where = f"{type(model).__name__}: the loss is {terms['loss']} in epoch {epoch + 1}, step {steps}"
+            raise UserError(f"{where}; lower the learning rate")
         totals = {name: totals.get(name, 0.0) + value for name, value in terms.items()}
         result.samples += len(batch)
         result.targets += len(batch) if batch.labels is None else int((batch.labels > 0).sum())
-        watcher.step(terms, len(batch), None if deadline is None else max(deadline - time.monotonic(), 0.0))
+        left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+        watch.watcher.step(terms, len(batch), left)
         if deadline is not None and time.monotonic() >= deadline:
             break
     result.step_seconds += time.monotonic() - begun
@@ -204,11 +230,13 @@ def train_step(
 
 def validate(
     model: Recommender, data: TrainingData, device: torch.device, batch_size: int, where: str = ""
-) -> float:
-    """Return the mean validation NDCG@10, the one figure that training is steered by."""
+) -> float | None:
+    """Return the mean validation NDCG@10, the one figure that training is steered by; None where there is no
+    validation event.
+    """
     part = data.validation
     if not len(part.targets):
-        return 0.0
+        return None
     return float(
         ndcg(rank(model, part.held, part.batches(model.max_history, batch_size), device, where), 10).mean()
     )

@@ -13,8 +13,8 @@ class Watcher(Protocol):
     def step(self, terms: Mapping[str, float], samples: int, time_left: float | None) -> None:
         """One optimizer step is done; `time_left` in seconds until the time limit, where there is one."""
 
-    def validated(self, value: float, best: float) -> None:
-        """The validation metric after an epoch, and the best one so far."""
+    def validated(self, value: float | None, best: float | None) -> None:
+        """The validation metric after an epoch, and the best one so far; None where nothing is validated."""
 
 
 class Silent:
@@ -26,5 +26,5 @@ class Silent:
     def step(self, terms: Mapping[str, float], samples: int, time_left: float | None) -> None:
         """See `Watcher`."""
 
-    def validated(self, value: float, best: float) -> None:
+    def validated(self, value: float | None, best: float | None) -> None:
         """See `Watcher`."""

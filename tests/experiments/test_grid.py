@@ -1,5 +1,6 @@
 """Cells end to end, on a small generated data set."""
 
+import dataclasses
 import multiprocessing
 
 import numpy as np
@@ -14,6 +15,7 @@ from bench.evaluation.metrics import chance, hit_rate, ndcg
 from bench.experiments import grid, run
 from bench.experiments.progress import Display, Note, Teller
 from bench.experiments.store import Store
+from bench.report.tables import build, notes, to_csv, to_json, to_latex, to_markdown
 
 SMALL = {"users": 120, "items": 220, "events_per_user": 12}
 CONSTANT = '''
@@ -207,3 +209,48 @@ def test_notes_tell_speed_losses_and_time_left():
     teller.step({"loss": 1.25}, 32, 60.0)
     assert notes[0].done == 1 and notes[0].of == 10
     assert "loss 1.250" in notes[0].text and "samples/s" in notes[0].text and "limit in 60 s" in notes[0].text
+
+
+def one_buy_each(users=60):
+    """Eight views and one buy of every user: nothing is left to validate on."""
+    item = [[(user + step) % 120 for step in range(9)] for user in range(users)]
+    rows = [(user, item[user][step], "view" if step < 8 else "buy", 10**9 + step)
+            for user in range(users) for step in range(9)]  # fmt: skip
+    return "user,item,behavior,timestamp\n" + "".join(",".join(map(str, row)) + "\n" for row in rows)
+
+
+@pytest.fixture(scope="module")
+def blind_set(tmp_path_factory, data_home):
+    """A prepared data set called `blind`, without a validation event."""
+    raw = tmp_path_factory.mktemp("raw")
+    (raw / "log.csv").write_text(one_buy_each())
+    library.prepare_named("table", raw=raw, name="blind", overrides={"behaviors": "view,buy"})
+
+
+def blind_records(tmp_path, models, epochs, **protocol):
+    store = Store(tmp_path / "results")
+    chosen, training = registry.select(models), TrainingOptions(epochs=epochs)
+    options = ProtocolOptions(**protocol)
+    return grid.run_grid("blind", {}, chosen, {}, options, training, range(1), store, jobs=1, quiet=True)
+
+
+def test_a_set_without_validation_events_is_trained_to_its_epochs_and_says_so(tmp_path, blind_set):
+    record, count = blind_records(tmp_path, "gru4rec,popularity", epochs=13)
+    record, count = sorted((record, count), key=lambda one: one.label)  # GRU4Rec, Popularity
+    assert (record.status, record.epochs, record.best_epoch, record.stopped) == ("done", 13, 13, "epochs")
+    assert record.reason == "no validation: not stopped early" and count.reason == ""
+    assert record.targets_seen > 0 and record.dataset["validation_users"] == 0
+    table = build([record, count])
+    assert "No validation: not stopped early, last weights kept: GRU4Rec" in notes(table)
+    assert any("0 validation users" in note for note in notes(table))
+    for form in (to_markdown(table), to_csv(table), to_json(table)):
+        assert "no validation: not stopped early" in form
+    assert "No validation: not stopped early" in to_latex(table)
+
+
+def test_few_validation_users_are_warned_of(tmp_path):
+    records = cells(tmp_path, "popularity")
+    for number, warned in ((49, True), (50, False)):
+        facts = {**records[0].dataset, "validation_users": number}
+        table = build([dataclasses.replace(records[0], dataset=facts)])
+        assert any(note.startswith(f"Warning: {number} validation users") for note in notes(table)) is warned

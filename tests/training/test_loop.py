@@ -116,6 +116,41 @@ def test_patience_ends_a_stage(make_task):
     assert result.stopped == "patience" and result.epochs == 3
 
 
+def without_validation(data):
+    blind = dataclasses.replace(data.validation, targets=data.validation.targets[:0])
+    return dataclasses.replace(data, validation=blind)
+
+
+def test_without_validation_training_runs_to_its_epochs_and_keeps_the_last_weights(make_task):
+    data = without_validation(training_data(make_task()))
+    model = model_for(data, epochs=6, patience=1)
+    result = fit(model, data, CPU, FitOptions())
+    assert (result.stopped, result.epochs, result.best_epoch, result.best) == ("epochs", 6, 6, None)
+    assert [curve["NDCG@10"] for curve in result.curves] == [None] * 6
+    longer = model_for(data, epochs=6, patience=100)
+    fit(longer, data, CPU, FitOptions())
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), longer.parameters(), strict=True))
+    assert validate(model, data, CPU, 7) is None
+
+
+def test_without_validation_the_time_limit_keeps_the_last_weights_too(make_task):
+    data = without_validation(training_data(make_task()))
+    result = fit(model_for(data, epochs=10**6, patience=1), data, CPU, FitOptions(max_minutes=0.01))
+    assert result.stopped == "minutes" and result.best_epoch == result.epochs > 2
+
+
+@pytest.mark.parametrize(("wait", "epochs"), [(1, 2), (2, 3), (3, 4)])
+def test_patience_may_be_counted_in_targets_seen(make_task, wait, epochs):
+    data = training_data(make_task())
+    one = fit(model_for(data, epochs=1), data, CPU, FitOptions()).targets  # of an epoch
+    model = model_for(data, epochs=100, patience=100, rate=0.0)
+    stages = [dataclasses.replace(stage, patience_targets=wait * one) for stage in model.stages()]
+    model.stages = lambda: tuple(stages)
+    result = fit(model, data, CPU, FitOptions())
+    assert (result.stopped, result.epochs) == ("patience", epochs)
+    assert [curve["targets"] for curve in result.curves] == [one * n for n in range(1, epochs + 1)]
+
+
 def test_the_time_limit_ends_training_and_leaves_weights(make_task):
     data = training_data(make_task())
     begun = time.monotonic()
