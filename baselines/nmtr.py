@@ -35,12 +35,13 @@ CARD = Card(
     inputs="user id, item id, typed behaviors; no history, no modality; pairs view",
     deviations=(
         "labels by the type of the behavior; the authors' count of behaviors is label_mode='count'",
-        "Adam with learning rate 1e-3 instead of Adagrad with 0.01 (optimizer='adagrad')",
+        "Adam with learning rate 2e-3 instead of Adagrad with 0.01 (optimizer='adagrad')",
         "the last, smaller batch of an epoch is used; the authors drop it",
         "the L2 term is over the rows of the batch, not over whole tables: the cost of a step must not grow "
         "with the catalog",
         "a user without a training event is ranked by the item bias alone",
     ),
+    notes="Reads no history: all its targets are distinct pairs, so that an epoch is a pass over them.",
 )
 
 
@@ -66,8 +67,8 @@ class NMTRConfig:
     """Weight of the squared norm of the batch's vectors and of the networks."""
     optimizer: Literal["adam", "adagrad"] = "adam"
     """The authors take `adagrad` with learning rate 0.01."""
-    learning_rate: float = 1e-3
-    """Learning rate of the optimizer."""
+    learning_rate: float = 2e-3
+    """Learning rate of the optimizer; with 3e-4 the flat start outlasts the patience on ml-100k."""
     batch_size: int = 1024
     """Pairs per step."""
     epochs: int = 100
