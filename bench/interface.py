@@ -175,6 +175,8 @@ class Pairs:
     """Negatives per pair, uniform over items the user did not touch in training."""
     max_history: int = 0
     """Events of history before the pair; 0 gives none."""
+    distinct: bool = False
+    """True: one sample per distinct (user, item), with its deepest behavior, instead of one per behavior."""
 
 
 @dataclass(frozen=True)

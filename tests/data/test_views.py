@@ -230,6 +230,17 @@ def test_pairs_of_one_behavior_and_their_history(tiny: Interactions, batches_of:
     assert found == [(0, 2, (1,)), (0, 3, (2, 3))]
 
 
+def test_distinct_pairs_stand_once_with_their_deepest_behavior(
+    tiny: Interactions, batches_of: Build, rows: Rows
+) -> None:
+    batches = batches_of(tiny, Pairs(distinct=True))
+    found = rows(batches.epoch(0, 4), "target", "target_behavior")
+    assert found == [
+        (0, 1, 1), (0, 2, 2), (0, 3, 2), (0, 4, 1), (1, 7, 1), (2, 1, 1), (2, 9, 1), (4, 2, 1)
+    ]  # fmt: skip
+    assert batches.num_samples == batches.num_targets == 8
+
+
 def test_a_repeated_pair_stands_for_its_first_event(batches_of: Build, rows: Rows) -> None:
     log = Interactions(
         np.array([0, 4]), np.array([3, 5, 3, 9], np.int32), np.array([1, 1, 1, 2], np.int8), np.arange(4)

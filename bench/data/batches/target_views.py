@@ -36,7 +36,8 @@ class NextSampler:
 
 
 class PairsSampler:
-    """A sample is the first training event of a distinct (user, item, behavior).
+    """A sample is the first training event of a distinct (user, item, behavior), or of a distinct
+    (user, item) in its deepest behavior.
 
     Users who touched the whole catalog in training have no negative and give no pair.
     """
@@ -51,9 +52,11 @@ class PairsSampler:
         chosen = np.flatnonzero(log.trained() & np.isin(log.events.behavior, behaviors))
         users = log.events.user_of(chosen)
         pair = users * (log.num_items + 1) + log.events.item[chosen]
-        first = np.unique(pair * (log.target_behavior + 1) + log.events.behavior[chosen], return_index=True)[
-            1
-        ]
+        triples, first = np.unique(
+            pair * (log.target_behavior + 1) + log.events.behavior[chosen], return_index=True
+        )
+        if view.distinct:
+            first = first[np.diff(triples // (log.target_behavior + 1), append=-1) != 0]
         self.events = chosen[first[self.negatives.free[users[first]] > 0]]
         self.num_samples = self.num_targets = len(self.events)
 
