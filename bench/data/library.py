@@ -89,8 +89,6 @@ def prepared() -> dict[str, Path]:
 
 
 def _complete(folder: Path) -> bool:
-    if ".partial-" in folder.name or ".older-" in folder.name:
-        return False
     try:
         return bool(json.loads((folder / METADATA).read_text(encoding="utf-8")).get("format") == FORMAT)
     except (OSError, ValueError):

@@ -21,6 +21,7 @@ from bench.data.storage import load
 from bench.errors import UserError
 from bench.experiments.progress import PAUSE, Display, Note, Teller
 from bench.experiments.store import Cell, Record, Store
+from bench.files import require_writable
 from bench.registry import Entry
 
 
@@ -69,6 +70,7 @@ def run_grid(
     Raises:
         UserError: the data set cannot be had.
     """
+    require_writable(store.root, "results folder")
     options, shuffle = take_shuffle(data_overrides)
     folder = library.resolve(dataset_name, options)
     task = open_task(shuffled(load(folder), shuffle), protocol)

@@ -43,6 +43,7 @@ from bench.data.preparation.runs import (
 from bench.data.schema import EventStream, Interactions, RawData, Touched
 from bench.data.storage import LogWriter, finish, write_users
 from bench.errors import UserError
+from bench.files import replacing
 
 CACHE = ".encoded"  # beside the prepared folders: vectors that encoders made
 UNFINISHED = ".unfinished"  # beside the prepared folders: what an interrupted preparation can go on from
@@ -189,9 +190,8 @@ def _keep(raw: RawData, options: PrepareOptions, work: Path, watch: Watch) -> tu
         done = _bucket(kept.folder, "seen", number).with_suffix(".json")
         if not done.is_file():
             seen = _filter(read(number), frequent, options, kept.folder, number)
-            written = done.with_suffix(".partial")
-            written.write_text(json.dumps(seen), encoding="utf-8")
-            written.replace(done)
+            with replacing(done) as partial:
+                partial.write_text(json.dumps(seen), encoding="utf-8")
         return dict(json.loads(done.read_text(encoding="utf-8")))
 
     for number, seen in enumerate(mapped(filtered, range(count))):
