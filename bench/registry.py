@@ -146,7 +146,7 @@ def _named(part: str, known: dict[str, Entry]) -> list[Entry]:
     if part in known:
         return [known[part]]
     if part.endswith(".py"):
-        return _given(Path(part), known)
+        return _given(Path(part).expanduser(), known)
     name, colon, variant = part.rpartition(":")
     if colon and (name in known or name.endswith(".py")):
         return _variant(_named(name, known), variant)

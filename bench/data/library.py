@@ -19,7 +19,7 @@ from typing import Any
 
 import bench
 from bench.cards import DatasetCard, read_cards, source_of
-from bench.config import build_options, flatten
+from bench.config import build_options, flatten, join_list
 from bench.data.protocol.shuffle import OPTION, shuffled, take_shuffle
 from bench.data.schema import Dataset
 from bench.data.storage import FORMAT, METADATA, load
@@ -107,7 +107,7 @@ def _text(value: Any) -> str:
     """Return an option as it is written on the command line, so that 4 and "4" name one variant."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return ",".join(map(_text, value)) if isinstance(value, tuple | list) else str(value)
+    return join_list(map(_text, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def prepare_named(
