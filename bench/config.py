@@ -95,7 +95,7 @@ def parse_settings(pairs: Sequence[str], names: Iterable[str] = ()) -> Settings:
     settings, known = Settings(), set(names)
     for pair in pairs:
         key, equals, value = pair.partition("=")
-        head, _, rest = key.strip().partition(".")
+        head, rest = _split_key(key.strip(), known)
         model = head.partition(":")[0]  # of a variant
         if not equals or not head:
             raise UserError(f"--set {pair}: expected key=value, for example --set hidden_size=128")
@@ -106,6 +106,16 @@ def parse_settings(pairs: Sequence[str], names: Iterable[str] = ()) -> Settings:
         else:
             settings.shared[key.strip()] = value.strip()
     return settings
+
+
+def _split_key(key: str, names: set[str]) -> tuple[str, str]:
+    """Return what a key is for and the option: cut behind the longest model name, else at the first dot."""
+    for name in sorted(names, key=len, reverse=True):  # a name may hold a dot itself
+        if key.startswith((f"{name}.", f"{name}:")):
+            variant, _, rest = key[len(name) :].partition(".")
+            return name + variant, rest
+    head, _, rest = key.partition(".")
+    return head, rest
 
 
 def model_overrides(settings: Settings, entries: Sequence["Entry"]) -> dict[str, dict[str, Any]]:

@@ -186,7 +186,10 @@ def test_protocol_and_training_options_reach_the_run(place, monkeypatch):
             ["run", "--dataset", "small", "--protocol", "uniform"],
             "expected one of uniform99, popular99, full",
         ),
-        (["run", "--dataset", "small", "--max-minutes", "0"], "max_minutes = 0.0: expected a number or null, above 0"),
+        (
+            ["run", "--dataset", "small", "--max-minutes", "0"],
+            "max_minutes = 0.0: expected a number or null, above 0",
+        ),
         (["run", "--dataset", "small", "--set", "epochs"], "expected key=value"),
         (["run", "--dataset", "small", "--set", "training.epoch=1"], "did you mean 'epochs'"),
         (["models", "sasrek"], "did you mean 'sasrec'"),

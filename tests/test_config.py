@@ -243,3 +243,12 @@ def test_lists_keep_brackets_spaces_and_quoted_commas(text, parts):
 
 def test_a_list_without_special_letters_is_written_plainly():
     assert join_list(("a", "b c")) == "a,b c"
+
+
+def test_a_model_name_may_hold_a_dot():
+    pairs = ["net-v1.5.hidden_size=3", "net-v1.5:no_x.size=4", "net.size=5", "data.net-v1.5=6"]
+    settings = parse_settings(pairs, ["net", "net-v1.5"])
+    assert settings.models == {
+        "net-v1.5": {"hidden_size": "3"}, "net-v1.5:no_x": {"size": "4"}, "net": {"size": "5"}
+    }  # fmt: skip
+    assert settings.data == {"net-v1.5": "6"}

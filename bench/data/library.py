@@ -300,7 +300,13 @@ def _missing(card: DatasetCard, overrides: Mapping[str, Any], known: Mapping[str
     changed = "".join(f" --set {key}={_text(value)}" for key, value in overrides.items())
     variants = [name for name in known or {} if name.startswith(f"{card.name}-")]
     others = f" (prepared with other options: {', '.join(variants)})" if variants else ""
+    simulated = (
+        f"; or without them, SIMULATED: bench data simulate {card.name} --out DIR --scale 0.01, then the same"
+        if card.name in simulators()
+        else ""
+    )
     return (
         f"{card.name}: not prepared here{others}; it is {card.title}, published at {card.published}; "
         f"put into a folder DIR: {card.files}; then run: bench data prepare {card.name} --raw DIR{changed}"
+        f"{simulated}"
     )

@@ -2,6 +2,8 @@
 
 import dataclasses
 import multiprocessing
+import multiprocessing.util
+import tempfile
 
 import numpy as np
 import pytest
@@ -300,3 +302,14 @@ def test_folders_with_brackets_in_their_names_work(tmp_path):
         found = grid.run_grid("tiny", {}, registry.select("popularity"), {}, ProtocolOptions(),
                               TrainingOptions(), range(1), store, quiet=True)  # fmt: skip
     assert store.find(found[0].key) is not None and len(store.records(dataset="tiny")) == 1
+
+
+def test_cells_side_by_side_leave_nothing_in_the_temporary_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    made = []
+    monkeypatch.setattr(multiprocessing.util, "get_temp_dir", lambda: made.append(1))
+    cells(tmp_path / "results", "popularity,random", jobs=2)
+    assert not made and not list(folder.glob("pymp-*"))
