@@ -119,7 +119,7 @@ def test_a_data_set_name_may_hold_dots(tmp_path, monkeypatch, name):
     monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
     results = ("--results", str(tmp_path / "results"))
     for words in (
-        ("data", "prepare", "synthetic", "--name", name, "--set", "users=100", "--set", "items=150"),
+        ("data", "prepare", "synthetic", "--name", name, "--set", "users=100", "--set", "items=200"),
         ("data", "check", name), ("data", "stats", name, "--figure", str(tmp_path / "figures")),
         ("run", "--dataset", name, "--models", "popularity", "--seeds", "1", *results),
         ("table", "--dataset", name, *results),

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench.errors import UserError
+from bench.evaluation.catalog import checked
 from bench.evaluation.ranks import Held
 from bench.interface import Batch, Recommender
 
@@ -40,7 +41,8 @@ def score_pairs(
         `user` (P,) int32 0-based, `label` (P,) int32 0 or 1, `score` (P,) float32, higher is likelier.
 
     Raises:
-        UserError: a score is not finite, or there is no pair of one of the labels.
+        UserError: a score is not finite, the scores have another shape than (users, candidates), or there is
+            no pair of one of the labels.
         ValueError: the part is ranked against the full catalog, so it has no negatives.
     """
     if held.negatives is None:
@@ -55,7 +57,8 @@ def score_pairs(
     for rows, batch in batches:
         encoded = model.encode(batch.to(device))
         candidates = torch.from_numpy(items[rows]).to(device)
-        scores[rows] = model.score_encoded(encoded, candidates, table).float().cpu().numpy()
+        found = checked(model, model.score_encoded(encoded, candidates, table), *candidates.shape)
+        scores[rows] = found.float().cpu().numpy()
     wrong = ~np.isfinite(scores) & real
     if wrong.any():
         user = held.users[np.flatnonzero(wrong.any(1))[0]]

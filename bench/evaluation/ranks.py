@@ -15,9 +15,8 @@ from torch import Tensor
 
 from bench.data.schema import Touched
 from bench.errors import UserError
+from bench.evaluation.catalog import Catalog, checked, count_above
 from bench.interface import Batch, Recommender
-
-TILE_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def rank(
         where: named in errors: model and epoch.
 
     Raises:
-        UserError: a score is not finite.
+        UserError: a score is not finite, or the scores have another shape than (users, candidates).
     """
     model.eval()
     items = model.encode_items()
@@ -76,7 +75,8 @@ def rank(
         encoded = model.encode(batch.to(device))
         target = torch.from_numpy(held.items[rows]).to(device)
         if held.negatives is None:
-            higher, tied = _count_full(model, encoded, items, target, _touched(held, rows, device))
+            catalog = Catalog(model, encoded, items, len(rows), device)
+            higher, tied = count_above(catalog, target, _touched(held, rows, device))
         else:
             negatives = torch.from_numpy(held.negatives[rows].astype(np.int64)).to(device)
             higher, tied = _count_sampled(model, encoded, items, target, negatives)
@@ -93,58 +93,12 @@ def _count_sampled(
     model: Recommender, encoded: Any, items: Any, target: Tensor, negatives: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Count negatives above and level with the target; `higher` is -1 where a score is not finite."""
-    scores = model.score_encoded(encoded, torch.cat([target[:, None], negatives], 1), items)  # (B, 1 + 99)
+    candidates = torch.cat([target[:, None], negatives], 1)  # (B, 1 + 99)
+    scores = checked(model, model.score_encoded(encoded, candidates, items), *candidates.shape)
     real = negatives > 0
     higher = ((scores[:, 1:] > scores[:, :1]) & real).sum(1)
     tied = ((scores[:, 1:] == scores[:, :1]) & real).sum(1)
     finite = torch.isfinite(scores[:, 1:]).logical_or(~real).all(1) & torch.isfinite(scores[:, 0])
-    return torch.where(finite, higher, -1), tied
-
-
-def _count_full(
-    model: Recommender, encoded: Any, items: Any, target: Tensor, touched: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Count over the whole catalog in tiles of `TILE_BYTES`.
-
-    The target's score is read from the tile that holds it, so that equal items tie to the bit; tiles are
-    scored a second time unless one tile holds the catalog.
-
-    Args:
-        model: scores tiles of shared candidates.
-        encoded: the B encoded users.
-        items: what `encode_items` returned.
-        target: (B,) item ids.
-        touched: (pairs, 2) row in the batch and item id of everything the users touched, targets included.
-    """
-    num_items, size = model.info.num_items, len(target)
-    width = max(1, TILE_BYTES // (4 * size))
-    starts = range(1, num_items + 1, width)
-    cached: dict[int, Tensor] = {}
-
-    def scored(start: int) -> Tensor:
-        if start not in cached:
-            tile = torch.arange(start, min(start + width, num_items + 1), device=target.device)
-            scores = model.score_encoded(encoded, tile, items)  # (B, width)
-            if len(starts) > 1:
-                return scores
-            cached[start] = scores
-        return cached[start]
-
-    level = torch.empty(size, 1, device=target.device)
-    for start in starts:
-        inside = (target >= start) & (target < start + width)
-        if bool(inside.any()):
-            level[inside, 0] = scored(start)[inside, target[inside] - start].float()
-    higher = torch.zeros(size, dtype=torch.int64, device=target.device)
-    tied, finite = torch.zeros_like(higher), torch.isfinite(level[:, 0])
-    for start in starts:
-        scores = scored(start).float()
-        finite &= torch.isfinite(scores).all(1)
-        inside = (touched[:, 1] >= start) & (touched[:, 1] < start + width)
-        keep = torch.ones_like(scores, dtype=torch.bool)
-        keep[touched[inside, 0], touched[inside, 1] - start] = False
-        higher += ((scores > level) & keep).sum(1)
-        tied += ((scores == level) & keep).sum(1)
     return torch.where(finite, higher, -1), tied
 
 

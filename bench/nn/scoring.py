@@ -17,7 +17,18 @@ def dot_scores(hidden: Tensor, table: Tensor, candidates: Tensor, bias: Tensor |
         (B, C) float scores.
     """
     if candidates.dim() == 1:
-        scores = hidden @ table[candidates].T  # (B, C)
+        scores = hidden @ rows_of(table, candidates).T  # (B, C)
     else:
         scores = torch.einsum("bd,bcd->bc", hidden, table[candidates])
     return scores if bias is None else scores + bias[candidates]
+
+
+def rows_of(table: Tensor, items: Tensor) -> Tensor:
+    """Return the rows (C, D) of a table for items (C,); a run of consecutive items is a view, not a copy.
+
+    Ranking against the whole catalog asks for nothing but runs, and copying them is slow.
+    """
+    if len(items) > 1 and bool((items.diff() == 1).all()):
+        first = int(items[0])
+        return table[first : first + len(items)]
+    return table[items]

@@ -218,6 +218,9 @@ def train_step(
         part = batch.rows(slice(start, start + size)) if size < len(batch) else batch
         share = len(part) / len(batch)
         terms = model.loss(part)
+        if terms["loss"].dim():
+            shape = tuple(terms["loss"].shape)
+            raise UserError(f"{type(model).__name__}: the loss has shape {shape}, expected one number")
         (terms["loss"] * share).backward()
         totals = {name: totals.get(name, 0.0) + value.detach() * share for name, value in terms.items()}
     if stage.clip_norm is not None:

@@ -4,7 +4,7 @@ import torch
 
 from bench.data.schema import ItemContent, Touched
 from bench.errors import UserError
-from bench.evaluation import ranks as module
+from bench.evaluation import catalog as module
 from bench.evaluation.metrics import chance, hit_rate, ndcg
 from bench.evaluation.ranks import Held, rank
 from bench.interface import Batch, DatasetInfo, Recommender
