@@ -69,7 +69,7 @@ class Faults:
 
 @dataclass(frozen=True)
 class LogFiles(EventStream):
-    """Log files of one form, read one after another; plain, or gzip-compressed where the name ends in .gz."""
+    """Log files of one form, read one after another; plain or gzip-compressed."""
 
     files: tuple[Path, ...]
     columns: tuple[str, ...]
