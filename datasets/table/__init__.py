@@ -128,7 +128,7 @@ def read(raw: Path | None, options: Options) -> RawData:
     names = (options.user, options.item, options.behavior, options.timestamp)
     columns = EventColumns(*names, options.time_format, options.time_unit)
     rows, left_out = read_events(table, columns, (id_kind(table, options.user), kind), options.on_bad_row)
-    events, behaviors, mapping = _map_behaviors(table, rows, options)
+    events, numbers, behaviors, mapping = _map_behaviors(table, rows, options)
     content, items_left_out = _items(items, items_kind, options) if items else (None, LeftOut())
     if items and content is not None and not events["item"].is_in(content["item"].implode()).any():
         there, wanted = content["item"].drop_nulls(), events["item"].unique(maintain_order=True)
@@ -143,6 +143,7 @@ def read(raw: Path | None, options: Options) -> RawData:
         items=content.filter(pl.col("item").is_not_null()) if content is not None else None,
         attributes=options.attributes if items else (),
         features=_features(path.parent, content, options),
+        place=lambda number: f"{path}: row {table.lines([numbers[number]])[0]}",
     )
 
 
@@ -158,8 +159,8 @@ def _item_kinds(table: Table, items: Table | None, options: Options) -> tuple[Id
 
 def _map_behaviors(
     table: Table, events: pl.DataFrame, options: Options
-) -> tuple[pl.DataFrame, tuple[str, ...], str]:
-    """Return the events in the names of `behaviors`, these names, and the mapping in words."""
+) -> tuple[pl.DataFrame, pl.Series, tuple[str, ...], str]:
+    """Return the events in the names of `behaviors`, their rows, these names, and the mapping in words."""
     counts = dict(events["behavior"].value_counts(sort=True).rows())
     found = ", ".join(f"{value} ({count})" for value, count in counts.items())
     names = _names(options.behaviors) or ({value: value for value in counts} if len(counts) == 1 else {})
@@ -173,13 +174,13 @@ def _map_behaviors(
         expected = f"expected one of {', '.join(names)}; {fix}"
         raise table.fault(options.behavior or "behavior", first[ROW], expected)
     order = tuple(dict.fromkeys(names.values()))
-    mapped = events.drop(ROW).with_columns(pl.col("behavior").replace_strict(names, default=None))
+    mapped = events.with_columns(pl.col("behavior").replace_strict(names, default=None))
     mapped = mapped.drop_nulls("behavior")
     if not (mapped["behavior"] == order[-1]).any():
         problem = f"no event of the target behavior '{order[-1]}'; found {found}"
         raise UserError(f"{table.path}: {problem}; let behaviors end with one that occurs")
     mapping = ", ".join(f"{value} -> {name}" for value, name in names.items())
-    return mapped, order, mapping + "".join(f", {value} dropped" for value in unlisted)
+    return mapped.drop(ROW), mapped[ROW], order, mapping + "".join(f", {value} dropped" for value in unlisted)
 
 
 def _names(behaviors: tuple[str, ...]) -> dict[str, str]:
