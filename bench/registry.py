@@ -7,9 +7,8 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import bench
 from bench.cards import Card, Family, read_cards, source_of
+from bench.code_hash import code_hash, helpers
 from bench.errors import UserError, hint
 
 if TYPE_CHECKING:
@@ -26,12 +26,6 @@ ROOMS = ("models", "baselines")
 GROUP = "m3bench.models"
 FAMILIES: tuple[str, ...] = get_args(Family)
 BY_PATH = "bench_model_at_"
-SHARED = (
-    "interface.py", "nn/*.py", "training/*.py", "evaluation/ranks.py", "evaluation/metrics.py",
-    "evaluation/pairs.py",
-    "data/protocol/*.py", "data/batches/*.py",
-)  # fmt: skip
-"""Sources under `bench/` that every model's ranks depend on."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +65,8 @@ class Entry:
         return kind
 
     def code_hash(self) -> str:
-        """Return a SHA-256 over the source that can move this model's ranks.
-
-        That is the model's own file, or every .py file of its package, and what all models share (`SHARED`):
-        the interface, the blocks, training, ranking, and the way from events to batches and candidates. Read
-        as bytes: any edit makes a new cell, so a stored result is never shown for code that did not make it.
-        Reports, the store and the command line are left out, since they cannot change a rank.
-        """
-        package = self.path.name == "__init__.py"
-        files = self.path.parent.rglob("*.py") if package else [self.path]
-        return hashlib.sha256((_shared_digest() + _digest(files, self.path.parent)).encode()).hexdigest()
+        """Return a SHA-256 over the statements that can move this model's numbers; see `bench.code_hash`."""
+        return code_hash(self.path, self.card.model)
 
 
 def entries() -> dict[str, Entry]:
@@ -160,7 +146,7 @@ def _named(part: str, known: dict[str, Entry]) -> list[Entry]:
     if part in known:
         return [known[part]]
     if part.endswith(".py"):
-        return _given(Path(part), known)
+        return _given(Path(part).expanduser(), known)
     name, colon, variant = part.rpartition(":")
     if colon and (name in known or name.endswith(".py")):
         return _variant(_named(name, known), variant)
@@ -249,27 +235,33 @@ def _import(entry: Entry) -> ModuleType:
 
 
 def _import_file(entry: Entry) -> ModuleType:
+    """Import a file by path; its folder joins the import path, so that it finds helper modules beside it."""
     spec = importlib.util.spec_from_file_location(entry.module, entry.path)
     assert spec is not None and spec.loader is not None  # a .py file always has a loader
+    _refuse_foreign_helpers(entry.path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[entry.module] = module  # dataclasses and pickle look the module up by name
+    folder = str(entry.path.parent)
+    sys.path.insert(0, folder)
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[entry.module]
         raise
+    finally:
+        sys.path.remove(folder)
+    if folder not in sys.path:
+        sys.path.append(folder)  # for imports inside functions
     return module
 
 
-@cache
-def _shared_digest() -> str:
-    root = Path(bench.__file__).parent
-    return _digest((path for pattern in SHARED for path in root.glob(pattern)), root)
+def _refuse_foreign_helpers(path: Path) -> None:
+    """Check that no helper module of a model is loaded already from another place under the same name.
 
-
-def _digest(files: Iterable[Path], root: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode() + content)
-    return digest.hexdigest()
+    Raises:
+        UserError: one is; the model would silently run with the other's code.
+    """
+    for name, file in helpers(path).items():
+        loaded = getattr(sys.modules.get(name), "__file__", None)
+        if loaded and Path(loaded).resolve() != file.resolve():
+            raise UserError(f"{path}: imports '{name}' ({file}), but {loaded} is loaded under it; rename one")

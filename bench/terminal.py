@@ -1,5 +1,7 @@
 """What the commands share: options of one spelling, and plain tables on stdout."""
 
+import codecs
+import io
 import json
 import sys
 import time
@@ -27,6 +29,8 @@ from rich.table import Table
 from rich.text import Text
 
 WIDTH = 120
+PLAIN = {"±": "+-", "†": "+", "…": "...", "–": "-", "—": "-", "─": "-", "→": "->", "×": "x", "≥": ">="}
+"""Signs for consoles whose encoding lacks a letter."""
 QUIET = 20.0  # seconds between two lines of progress where stderr is no terminal
 
 
@@ -37,11 +41,25 @@ class TaskName(StrEnum):
     ctr = "ctr"
 
 
-Results = Annotated[Path, typer.Option(envvar="BENCH_RESULTS", help="Folder of records and tables.")]
+
+
+def expanded(path: Path | None) -> Path | None:
+    """Return a path with `~` replaced: the shell leaves it in a variable and behind `--results=`."""
+    return None if path is None else path.expanduser()
+
+
+Results = Annotated[
+    Path, typer.Option(envvar="BENCH_RESULTS", callback=expanded, help="Folder of records and tables.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print machine-readable output alone on stdout.")]
 Pairs = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change an option; may be given several times."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change an option; may be given several times. A list is a,b; a part with a comma stands in "
+        "double quotes.",
+    ),
 ]
 TaskOption = Annotated[
     TaskName,
@@ -84,6 +102,27 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
 
     with bars:
         yield watch
+
+
+def use_plain_signs() -> None:
+    """Let stdout and stderr write any letter: what their encoding lacks becomes a plain sign or an escape."""
+    codecs.register_error("plain", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
+            stream.reconfigure(errors="plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Replace letters that an encoding lacks; what has no plain sign becomes an escape that JSON reads."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    return "".join(PLAIN.get(letter) or _escape(letter) for letter in letters), error.end
+
+
+def _escape(letter: str) -> str:
+    pairs = letter.encode("utf-16-be")
+    return "".join(f"\\u{pairs[i]:02x}{pairs[i + 1]:02x}" for i in range(0, len(pairs), 2))
 
 
 def console() -> Console:

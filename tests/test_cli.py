@@ -1,3 +1,4 @@
+import codecs
 import dataclasses
 import json
 import os
@@ -11,7 +12,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from bench import cli
+from bench import cli, terminal
 from bench.data import library
 from bench.data.schema import Dataset, Interactions, ItemContent, Touched
 from bench.data.storage import save
@@ -185,7 +186,10 @@ def test_protocol_and_training_options_reach_the_run(place, monkeypatch):
             ["run", "--dataset", "small", "--protocol", "uniform"],
             "expected one of uniform99, popular99, full",
         ),
-        (["run", "--dataset", "small", "--max-minutes", "0"], "max_minutes must be above 0"),
+        (
+            ["run", "--dataset", "small", "--max-minutes", "0"],
+            "max_minutes = 0.0: expected a number or null, above 0",
+        ),
         (["run", "--dataset", "small", "--set", "epochs"], "expected key=value"),
         (["run", "--dataset", "small", "--set", "training.epoch=1"], "did you mean 'epochs'"),
         (["models", "sasrek"], "did you mean 'sasrec'"),
@@ -310,3 +314,40 @@ def test_the_contract_tests_run_on_a_file_of_ones_own(tmp_path):
     (tmp_path / "wrong.py").write_text(wrong, encoding="utf-8")
     done = call("test", str(tmp_path / "wrong.py"))
     assert done.exit_code == 1 and "order of candidates" in done.stdout and "AssertionError" in done.stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "gbk"])
+def test_a_console_that_lacks_letters_gets_plain_signs(place, encoding):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding}
+    words = (["run", "--models", "popularity,random", "--dataset", "small"], ["table"], ["table", "--json"],
+             ["models"], ["data", "list"])  # fmt: skip
+    for one in words:
+        command = [sys.executable, "-m", "bench", *one]
+        done = subprocess.run(command, capture_output=True, env=environment, check=True)
+        text = done.stdout.decode(encoding)
+        assert "UnicodeEncodeError" not in done.stderr.decode(encoding)
+        if one == ["table"]:
+            assert ("0.0" in text) and ("+-" in text or "\u00b1" in text)
+        if one == ["table", "--json"]:
+            assert json.loads(text)["dataset"] == "small"
+
+
+def test_an_escaped_letter_is_one_that_json_reads():
+    letters = "\u4e2d\U0001f600"
+    codecs.register_error("plain", terminal._plain)
+    assert json.loads('"' + letters.encode("ascii", "plain").decode() + '"') == letters
+    assert "a ± b".encode("ascii", "plain") == b"a +- b"
+
+
+def test_a_tilde_in_the_results_folder_is_the_home_folder(place, monkeypatch):
+    monkeypatch.setenv("HOME", str(place))
+    for words in (["--results", "~/mine"], []):
+        monkeypatch.setenv("BENCH_RESULTS", "~/told")
+        call("run", "--models", "popularity", "--dataset", "small", "--seeds", "1", *words)
+    assert (place / "mine" / "cells").is_dir() and (place / "told" / "cells").is_dir()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(place, monkeypatch, capsys):
+    (place / "results").write_text("a file")
+    assert run_main(monkeypatch, "run", "--models", "popularity", "--dataset", "small") == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -112,3 +112,29 @@ def test_a_simulation_is_refused_where_it_would_overwrite_or_is_unknown(tmp_path
     assert "not empty" in refused("data", "simulate", "rec_tmall", "--out", tmp_path / "raw")
     assert "rec_tmall" in refused("data", "simulate", "rec_tmal", "--out", tmp_path / "x")
     assert "scale" in refused("data", "simulate", "kuaishou", "--out", tmp_path / "x", "--scale", "0")
+
+
+@pytest.mark.parametrize("name", ["v1.5", "a.b.c"])
+def test_a_data_set_name_may_hold_dots(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
+    results = ("--results", str(tmp_path / "results"))
+    for words in (
+        ("data", "prepare", "synthetic", "--name", name, "--set", "users=100", "--set", "items=150"),
+        ("data", "check", name), ("data", "stats", name, "--figure", str(tmp_path / "figures")),
+        ("run", "--dataset", name, "--models", "popularity", "--seeds", "1", *results),
+        ("table", "--dataset", name, *results),
+    ):  # fmt: skip
+        done = CliRunner().invoke(app, list(words))
+        assert done.exit_code == 0, (words, done.output)
+    assert (tmp_path / "results" / "tables" / f"table_{name}_uniform99.csv").is_file()
+    assert (tmp_path / "figures" / f"dataset_{name}.png").is_file()
+
+
+@pytest.mark.parametrize("name", ["kuaishou", "rec_tmall"])
+def test_a_set_that_nobody_can_download_offers_the_simulated_one(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
+    with pytest.raises(UserError, match=f"SIMULATED: bench data simulate {name} --out DIR --scale 0.01"):
+        CliRunner().invoke(app, ["data", "prepare", name], catch_exceptions=False)
+    with pytest.raises(UserError) as error:
+        CliRunner().invoke(app, ["data", "prepare", "tmall"], catch_exceptions=False)
+    assert "SIMULATED" not in str(error.value)

@@ -9,9 +9,11 @@ from bench.config import (
     TrainingOptions,
     build_options,
     flatten,
+    join_list,
     model_overrides,
     option_names,
     parse_settings,
+    split_list,
 )
 from bench.errors import UserError
 
@@ -130,7 +132,7 @@ def test_options_that_fit_only_together_may_be_set_together():
 
 
 def test_a_negative_time_limit_is_refused():
-    with pytest.raises(UserError, match="max_minutes must be above 0"):
+    with pytest.raises(UserError, match="max_minutes = .-1.: expected a number or null, above 0"):
         build_options(TrainingOptions, {"max_minutes": "-1"}, "training")
 
 
@@ -219,3 +221,34 @@ def test_options_of_a_model_may_be_given_where_its_variant_alone_is_chosen():
     settings = parse_settings(["a:smal.loss=ce"], ["a", "a:small"])
     with pytest.raises(UserError, match="a:smal is not among the chosen models; did you mean 'a:small'"):
         model_overrides(settings, [variant])
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("title,price (USD)", ("title", "price (USD)")),
+        ("(a,b)", ("a", "b")),
+        ("[a, b ]", ("a", "b")),
+        ("a[1],b", ("a[1]", "b")),
+        ("[a],[b]", ("[a]", "[b]")),
+        ('"size, EU",b', ("size, EU", "b")),
+        ('a,"say ""x"""', ("a", 'say "x"')),
+        ("", ()),
+    ],
+)
+def test_lists_keep_brackets_spaces_and_quoted_commas(text, parts):
+    assert split_list(text) == parts
+    assert split_list(join_list(parts)) == parts
+
+
+def test_a_list_without_special_letters_is_written_plainly():
+    assert join_list(("a", "b c")) == "a,b c"
+
+
+def test_a_model_name_may_hold_a_dot():
+    pairs = ["net-v1.5.hidden_size=3", "net-v1.5:no_x.size=4", "net.size=5", "data.net-v1.5=6"]
+    settings = parse_settings(pairs, ["net", "net-v1.5"])
+    assert settings.models == {
+        "net-v1.5": {"hidden_size": "3"}, "net-v1.5:no_x": {"size": "4"}, "net": {"size": "5"}
+    }  # fmt: skip
+    assert settings.data == {"net-v1.5": "6"}

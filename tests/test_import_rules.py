@@ -19,7 +19,7 @@ ONLY_IN = {
 ROOMS = ("bench.models", "bench.baselines", "bench.datasets")
 REPORT = (
     "bench.report", "bench.experiments.store", "bench.evaluation.metrics", "bench.evaluation.significance",
-    "bench.evaluation.ctr", "bench.config",
+    "bench.evaluation.ctr", "bench.config", "bench.files",
 )  # fmt: skip
 LIGHT = (
     "config.py", "registry.py", "cli.py", "cli_data.py", "cli_models.py", "terminal.py", "report/rows.py",
@@ -54,7 +54,7 @@ def allowed_project_imports(path: PurePosixPath) -> tuple[str, ...] | None:
         return ("bench.interface", "bench.nn", *FREE, *own)
     if room == "datasets":
         own = (f"bench.datasets.{rest[0]}",) if len(rest) > 1 else ()
-        return ("bench.data.schema", "bench.data.readers", *FREE, *own)
+        return ("bench.data.schema", "bench.data.readers", "bench.files", *FREE, *own)
     if path.parts[:3] == ("bench", "data", "readers"):
         return ("bench.data.schema", "bench.data.readers", *FREE)
     if path.parts[:2] == ("bench", "nn"):

@@ -1,4 +1,3 @@
-import ast
 import os
 import pickle
 import subprocess
@@ -177,53 +176,6 @@ def test_a_file_that_cannot_be_used_is_one_line(tmp_path, body, message):
     with pytest.raises(UserError) as error:
         entry.load()
     assert message in str(error.value) and str(tmp_path / "mine.py") in str(error.value)
-
-
-def test_the_code_hash_follows_the_file_and_what_is_shared(tmp_path, monkeypatch):
-    path = tmp_path / "mine.py"
-    path.write_text("CARD = " + card("mine"))
-    (entry,) = registry.select(str(path))
-    first = entry.code_hash()
-    (tmp_path / "beside.py").write_text("x = 1")
-    assert entry.code_hash() == first
-    path.write_text(path.read_text() + "# a comment\n")
-    assert entry.code_hash() != first
-    second = entry.code_hash()
-    monkeypatch.setattr(registry, "_shared_digest", lambda: "other")
-    assert entry.code_hash() != second
-
-
-def test_the_code_hash_of_a_package_covers_all_its_files(rooms):
-    folder = rooms / "models" / "big"
-    (folder / "deep").mkdir(parents=True)
-    (folder / "__init__.py").write_text("CARD = " + card("big"))
-    entry = registry.entries()["big"]
-    hashes = [entry.code_hash()]
-    for name in ("part.py", "deep/part.py"):
-        (folder / name).write_text("x = 1")
-        hashes.append(entry.code_hash())
-    assert len(set(hashes)) == 3
-
-
-def test_everything_between_events_and_ranks_is_in_the_code_hash():
-    """Follow the imports of training and ranking; data, options and cards are keyed otherwise, and what a
-    model shows of its inside moves no rank.
-    """
-    elsewhere = {"data/schema.py", "config.py", "cards.py", "errors.py", "registry.py", "__init__.py"}
-    elsewhere |= {"diagnostic.py"}
-    shared = {path.relative_to(ROOT).as_posix() for pattern in registry.SHARED for path in ROOT.glob(pattern)}
-    waiting, seen = ["training/data.py", "training/loop.py"], set()
-    while waiting:
-        name = waiting.pop()
-        if name in seen or name in elsewhere:
-            continue
-        seen.add(name)
-        for node in ast.walk(ast.parse((ROOT / name).read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bench."):
-                place = node.module.removeprefix("bench.").replace(".", "/")
-                parts = [f"{place}.py", *(f"{place}/{alias.name}.py" for alias in node.names)]
-                waiting += [part for part in parts if (ROOT / part).is_file()]
-    assert len(seen) > 10 and seen <= shared
 
 
 def test_listing_and_hashing_import_no_heavy_library():

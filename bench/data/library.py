@@ -19,7 +19,7 @@ from typing import Any
 
 import bench
 from bench.cards import DatasetCard, read_cards, source_of
-from bench.config import build_options, flatten
+from bench.config import build_options, flatten, join_list
 from bench.data.protocol.shuffle import OPTION, shuffled, take_shuffle
 from bench.data.schema import Dataset
 from bench.data.storage import FORMAT, METADATA, load
@@ -89,8 +89,6 @@ def prepared() -> dict[str, Path]:
 
 
 def _complete(folder: Path) -> bool:
-    if ".partial-" in folder.name or ".older-" in folder.name:
-        return False
     try:
         return bool(json.loads((folder / METADATA).read_text(encoding="utf-8")).get("format") == FORMAT)
     except (OSError, ValueError):
@@ -109,7 +107,7 @@ def _text(value: Any) -> str:
     """Return an option as it is written on the command line, so that 4 and "4" name one variant."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return ",".join(map(_text, value)) if isinstance(value, tuple | list) else str(value)
+    return join_list(map(_text, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def prepare_named(
@@ -302,7 +300,13 @@ def _missing(card: DatasetCard, overrides: Mapping[str, Any], known: Mapping[str
     changed = "".join(f" --set {key}={_text(value)}" for key, value in overrides.items())
     variants = [name for name in known or {} if name.startswith(f"{card.name}-")]
     others = f" (prepared with other options: {', '.join(variants)})" if variants else ""
+    simulated = (
+        f"; or without them, SIMULATED: bench data simulate {card.name} --out DIR --scale 0.01, then the same"
+        if card.name in simulators()
+        else ""
+    )
     return (
         f"{card.name}: not prepared here{others}; it is {card.title}, published at {card.published}; "
         f"put into a folder DIR: {card.files}; then run: bench data prepare {card.name} --raw DIR{changed}"
+        f"{simulated}"
     )

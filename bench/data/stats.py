@@ -155,7 +155,7 @@ def distributions(folder: Path) -> Distributions:
 
 
 def _rows(path: Path) -> int:
-    return int(pl.scan_parquet(path).select(pl.len()).collect().item())
+    return int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
 
 
 def _met_before(events: Interactions, target_behavior: int) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from bench.data.parallel import ahead
 from bench.data.schema import Dataset, Interactions, ItemContent, Touched
 from bench.errors import UserError
+from bench.files import replacing
 
 FORMAT = 2
 METADATA = "dataset.json"
@@ -85,9 +86,8 @@ def finish(folder: Path, name: str, behaviors: Sequence[str], metadata: Mapping[
     """Write `dataset.json`, with the fingerprint of what lies in the folder; this completes it."""
     told = {**metadata, "format": FORMAT, "name": name, "behaviors": list(behaviors)}
     told["fingerprint"] = fingerprint(folder, behaviors)
-    partial = folder / (METADATA + ".partial")
-    partial.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    partial.replace(folder / METADATA)
+    with replacing(folder / METADATA) as partial:
+        partial.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 def save(dataset: Dataset, folder: Path) -> Dataset:
@@ -129,9 +129,9 @@ def load(folder: Path) -> Dataset:
         UserError: the folder is not a complete prepared data set.
     """
     metadata = read_metadata(folder)
-    events = pl.read_parquet(folder / "events.parquet")
-    users = pl.read_parquet(folder / "users.parquet")["user"]
-    touched = pl.read_parquet(folder / "touched.parquet")
+    events = pl.read_parquet(folder / "events.parquet", glob=False)
+    users = pl.read_parquet(folder / "users.parquet", glob=False)["user"]
+    touched = pl.read_parquet(folder / "touched.parquet", glob=False)
     items, content = read_items(folder)
     return Dataset(
         name=metadata["name"],
@@ -150,7 +150,7 @@ def load(folder: Path) -> Dataset:
 
 def read_items(folder: Path) -> tuple[pl.DataFrame, ItemContent]:
     """Return the descriptions of the items of a prepared folder and their content; features stay on disk."""
-    table = pl.read_parquet(folder / "items.parquet")
+    table = pl.read_parquet(folder / "items.parquet", glob=False)
     masks = [name for name in table.columns if name.startswith("has_")]
     categories = [name for name in table.columns if name.startswith("attribute_")]
     present = {name.removeprefix("has_"): _padded(table[name], np.bool_) for name in masks}
@@ -213,7 +213,7 @@ def fingerprint(folder: Path, behaviors: Sequence[str]) -> str:
         for name in sorted(arrays):
             digest.update(f"{kind}:{name}{arrays[name].dtype.str}{arrays[name].shape}".encode())
             _digest_array(digest, arrays[name])
-    for ids in (pl.read_parquet(folder / "users.parquet")["user"], items["item"]):
+    for ids in (pl.read_parquet(folder / "users.parquet", glob=False)["user"], items["item"]):
         digest.update(f"ids{len(ids)}".encode())
         for start in range(0, len(ids), CHUNK):
             digest.update("\0".join(["", *map(str, ids.slice(start, CHUNK).to_list())]).encode())

@@ -4,6 +4,7 @@ side.
 
 import multiprocessing
 import os
+import queue
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from bench.data.storage import load
 from bench.errors import UserError
 from bench.experiments.progress import PAUSE, Display, Note, Teller
 from bench.experiments.store import Cell, Record, Store
+from bench.files import require_writable
 from bench.registry import Entry
 
 
@@ -69,6 +71,7 @@ def run_grid(
     Raises:
         UserError: the data set cannot be had.
     """
+    require_writable(store.root, "results folder")
     options, shuffle = take_shuffle(data_overrides)
     folder = library.resolve(dataset_name, options)
     task = open_task(shuffled(load(folder), shuffle), protocol)
@@ -126,21 +129,45 @@ def _run(missing: list[Order], jobs: int, send: Callable[[Note], None]) -> Itera
         yield from (run_order(order, send) for order in missing)
         return
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        pool = ProcessPoolExecutor(min(jobs, len(missing)), context)
-        notes = manager.Queue()
-        waiting = {pool.submit(run_order, order, notes.put) for order in missing}
+    notes = context.Queue()  # a manager would leave its folder behind when it is killed
+    pool = ProcessPoolExecutor(min(jobs, len(missing)), context, _take_queue, (notes,))
+    waiting = {pool.submit(_run_in_pool, order) for order in missing}
+    try:
+        while waiting:
+            done, waiting = wait(waiting, timeout=PAUSE, return_when=FIRST_COMPLETED)
+            for note in _waiting(notes):
+                send(note)
+            yield from (future.result() for future in done)
+    except BrokenProcessPool as error:
+        fix = "run with fewer --jobs or a smaller batch_size; finished cells are kept"
+        raise UserError(f"a cell's process was killed, most likely for want of memory; {fix}") from error
+    finally:
+        _end(pool, abandoned=bool(waiting))
+
+
+_queue: "multiprocessing.Queue[Note] | None" = None
+"""Where a process of the pool sends its notes."""
+
+
+def _take_queue(notes: "multiprocessing.Queue[Note]") -> None:
+    """Set up a process of the pool; notes nobody reads must not keep it from ending."""
+    global _queue
+    _queue = notes
+    notes.cancel_join_thread()
+
+
+def _run_in_pool(order: Order) -> Record:
+    assert _queue is not None
+    return run_order(order, _queue.put)
+
+
+def _waiting(notes: "multiprocessing.Queue[Note]") -> Iterator[Note]:
+    """Yield the notes that have come in so far."""
+    while True:
         try:
-            while waiting:
-                done, waiting = wait(waiting, timeout=PAUSE, return_when=FIRST_COMPLETED)
-                while not notes.empty():
-                    send(notes.get())
-                yield from (future.result() for future in done)
-        except BrokenProcessPool as error:
-            fix = "run with fewer --jobs or a smaller batch_size; finished cells are kept"
-            raise UserError(f"a cell's process was killed, most likely for want of memory; {fix}") from error
-        finally:
-            _end(pool, abandoned=bool(waiting))
+            yield notes.get_nowait()
+        except queue.Empty:
+            return
 
 
 def _end(pool: ProcessPoolExecutor, abandoned: bool) -> None:

@@ -64,7 +64,8 @@ def run_cell(
         store.checkpoint_path(cell.key).unlink(missing_ok=True)
     except Exception as error:  # a user's model may raise anything, and the other cells must go on
         record = _failed(cell, entry, task, error)
-        store.write(record)
+        if store.find(cell.key) is None:  # a finished record outlives a second run that fails
+            store.write(record)
     return record
 
 

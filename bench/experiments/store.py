@@ -5,7 +5,6 @@ The format is described in `results/README.md`. Ranks and scores stay on disk un
 
 import hashlib
 import json
-import os
 import re
 import zipfile
 import zlib
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from bench.config import ProtocolOptions
 from bench.errors import UserError
+from bench.files import replacing
 
 FORMAT = 1
 RECORD = "record.json"
@@ -161,7 +161,7 @@ class Store:
         Raises:
             UserError: the record is damaged.
         """
-        for path in self.root.glob(f"cells/*/*-{key[:12]}/{RECORD}"):
+        for path in self._paths(ending=f"-{key[:12]}"):
             record = _read(path)
             if record.key == key and record.status == "done":
                 return record
@@ -179,14 +179,11 @@ class Store:
         held = ARRAYS.values()
         for name in held:
             if arrays := {key: _compact(array) for key, array in getattr(record, name).items()}:
-                partial = _partial(folder / f"{name}.npz")
-                with partial.open("wb") as file:
+                with replacing(folder / f"{name}.npz") as partial, partial.open("wb") as file:
                     np.savez_compressed(file, allow_pickle=False, **arrays)
-                partial.replace(folder / f"{name}.npz")
         values = {part.name: getattr(record, part.name) for part in fields(record) if part.name not in held}
-        partial = _partial(folder / RECORD)
-        partial.write_text(_json({"format": FORMAT, **values}, indent=1) + "\n", encoding="utf-8")
-        partial.replace(folder / RECORD)
+        with replacing(folder / RECORD) as partial:
+            partial.write_text(_json({"format": FORMAT, **values}, indent=1) + "\n", encoding="utf-8")
 
     def records(self, task: Literal["rank", "ctr"] = "rank", **filters: Any) -> list[Record]:
         """Return the records of a task whose cell or own fields equal the filters: `records(dataset="x")`.
@@ -194,8 +191,8 @@ class Store:
         Raises:
             UserError: a record is damaged.
         """
-        dataset = _file_name(filters["dataset"]) if "dataset" in filters else "*"
-        found = (_read(path) for path in sorted(self.root.glob(f"cells/{dataset}/*/{RECORD}")))
+        dataset = _file_name(filters["dataset"]) if "dataset" in filters else None
+        found = (_read(path) for path in self._paths(dataset))
         wanted = {"task": task, **filters}
         return [record for record in found if all(_value(record, name) == wanted[name] for name in wanted)]
 
@@ -203,13 +200,20 @@ class Store:
         """Return where the state of an unfinished cell is kept."""
         return self.root / "checkpoints" / f"{key}.pt"
 
+    def _paths(self, dataset: str | None = None, ending: str = "") -> list[Path]:
+        """Return the record files of a data set (None: of all) in folders of some ending, sorted.
+
+        Folders are listed, not matched by a pattern: the name of the results folder may hold `[`.
+        """
+        cells = self.root / "cells"
+        sets = [cells / dataset] if dataset else list(cells.iterdir()) if cells.is_dir() else []
+        folders = [one for folder in sets if folder.is_dir() for one in folder.iterdir()]
+        files = [folder / RECORD for folder in folders if folder.name.endswith(ending)]
+        return sorted(file for file in files if file.is_file())
+
     def _folder(self, record: Record) -> Path:
         model = _file_name(f"{record.cell['model']}-seed{record.cell['seed']}-{record.key[:12]}")
         return self.root / "cells" / _file_name(record.cell["dataset"]) / model
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
 def _value(record: Record, name: str) -> Any:

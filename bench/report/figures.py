@@ -3,7 +3,6 @@
 What is drawn on one pair of axes, and the style, stand in `panels`; no other file imports matplotlib.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
@@ -18,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from bench.errors import UserError
 from bench.experiments.store import Record
+from bench.files import replacing
 from bench.report.ablation import Ablation
 from bench.report.panels import COLORS, GREY, STYLE, bars, groups, heatmap, lines, log_scale
 from bench.report.values import TESTED
@@ -35,9 +35,8 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     written = []
     for ending, dates in (("png", {}), ("pdf", {"CreationDate": None})):
         path = folder / f"{name.replace('/', '_').replace(':', '_')}.{ending}"
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        figure.savefig(partial, format=ending, dpi=300, metadata=dates)
-        partial.replace(path)
+        with replacing(path) as partial:
+            figure.savefig(partial, format=ending, dpi=300, metadata=dates)
         written.append(path)
     return written
 

@@ -18,6 +18,7 @@ GREY = "#555555"
 MARKERS = "os^Dv<>"
 STYLE: dict[Any, Any] = {
     "font.size": 8,
+    "text.parse_math": False,  # a `$` in a name is a letter
     "axes.titlesize": 8.5,
     "axes.titlelocation": "left",
     "axes.labelsize": 8,

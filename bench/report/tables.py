@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from bench.config import ProtocolOptions, flatten
+from bench.files import replacing
 from bench.report.notes import LEVEL, notes
 from bench.report.rows import METRICS, Row, Table, Value, build, comparable
 
@@ -173,14 +173,13 @@ def write_tables(table: Table, folder: Path) -> list[Path]:
 
 
 def write_files(folder: Path, name: str, forms: Mapping[str, str]) -> list[Path]:
-    """Write `<name>.<ending>` for each ending -> text; each file is written beside its place and renamed."""
+    """Write `<name>.<ending>` for each ending -> text; each file is replaced whole."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for ending, text in forms.items():
         path = folder / f"{name.replace('/', '_')}.{ending}"
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        with replacing(path) as partial:
+            partial.write_text(text, encoding="utf-8")
         written.append(path)
     return written
 

@@ -105,8 +105,8 @@ def fit(
     watcher, checkpoint = watcher or Silent(), checkpoint or Checkpoint(None)
     stages = model.stages()
     model.set_up(data.events)
-    state: dict[str, Any] = checkpoint.load() or {"stage": 0, "epoch": 0, "fit": Fit()}
-    result: Fit = state["fit"]
+    state: dict[str, Any] = checkpoint.load() or {"stage": 0, "epoch": 0, "fit": {}}
+    result = Fit(**state["fit"])
     begun, resumed = time.monotonic() - result.seconds, state["stage"]
     for stage in stages[:resumed]:
         start_stage(model, stage, data.events)
@@ -147,7 +147,7 @@ def fit(
             if patience.over(value, result.targets):
                 result.stopped = "patience"
                 break
-            state = {"stage": index, "epoch": epoch + 1, "limit": limit, "fit": result}
+            state = {"stage": index, "epoch": epoch + 1, "limit": limit, "fit": vars(result)}
             state |= {"waited": patience.epochs, "targets": patience.targets, "kept": patience.kept}
             state |= {"weights": snapshot(model), "optimizer": optimizer.state_dict()}
             checkpoint.save(state)

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from bench.datasets.kuaishou.simulation_plan import SMALLEST, Integers, Plan, Sizes, plan, sizes
 from bench.errors import UserError
+from bench.files import replacing
 
 MARKER, UNFINISHED = "SIMULATED.json", "SIMULATING.json"
 LOG, TEXTS, FACES, VISUAL = "train_interaction.txt", "train_text.txt", "train_face.txt", "final_visual_train"
@@ -69,7 +70,7 @@ def _silent(what: str, done: int, of: int) -> None:
 def simulate(out: Path, scale: float, seed: int = 0, watch: Watch = _silent) -> None:
     """Write log, texts, faces, the zip of visual features and, last, the marker file into a new folder.
 
-    All is written beside it, under a name ending in `.partial`, and renamed once it is whole. At scale 1
+    All is written beside it, under a temporary name, and renamed once it is whole. At scale 1
     these are 7 GB.
 
     Args:
@@ -85,17 +86,10 @@ def simulate(out: Path, scale: float, seed: int = 0, watch: Watch = _silent) -> 
         raise UserError(f"--scale {scale}: expected {SMALLEST} or more; 1 is the size that the paper keeps")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: exists and is not empty; remove it or name another folder")
-    partial = out.with_name(out.name + ".partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
+        with replacing(out) as partial:
+            partial.mkdir()
             _write(partial, scale, seed, watch)
-            if out.exists():
-                out.rmdir()
-            partial.rename(out)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error}); make room or name another folder") from error
 

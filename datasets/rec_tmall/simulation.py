@@ -12,7 +12,6 @@ leaf at heart.
 """
 
 import json
-import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from bench.datasets.rec_tmall.planted import (
 )
 from bench.datasets.rec_tmall.products import write_products
 from bench.errors import UserError
+from bench.files import replacing
 
 MARKER, UNFINISHED = "SIMULATED.json", "SIMULATING.json"
 PRODUCTS = "tianchi_2014001_rec_tmall_product.txt"
@@ -100,7 +100,7 @@ def _silent(stage: str, done: int, of: int) -> None:
 def simulate(out: Path, scale: float, seed: int = 0, watch: Watch = _silent) -> None:
     """Write the product table, the three parts of the log and, last, the marker file into a new folder.
 
-    All is written beside it, under a name ending in `.partial`, and renamed once it is whole.
+    All is written beside it, under a temporary name, and renamed once it is whole.
 
     Args:
         out: the folder; must not exist, or be empty.
@@ -115,17 +115,10 @@ def simulate(out: Path, scale: float, seed: int = 0, watch: Watch = _silent) -> 
         raise UserError(f"--scale {scale}: expected {FEWEST} or more; 1 is the size that the paper keeps")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: exists and is not empty; remove it or name another folder")
-    partial = out.with_name(out.name + ".partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
+        with replacing(out) as partial:
+            partial.mkdir()
             _write(partial, scale, seed, watch)
-            if out.exists():
-                out.rmdir()
-            partial.rename(out)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error}); make room or name another folder") from error
 

@@ -8,6 +8,8 @@ import pytest
 
 import bench
 from bench.data import library
+from bench.data.preparation.check_prepared import check_prepared
+from bench.data.stats import statistics
 from bench.data.storage import load, read_metadata
 from bench.errors import UserError
 
@@ -235,12 +237,20 @@ def test_an_unknown_name_gets_a_hint_over_readers_and_prepared_folders():
 def test_unfinished_and_outdated_folders_are_not_prepared_data_sets():
     done = library.resolve("selfmade", {})
     text = (done / "dataset.json").read_text()
-    for name in ("selfmade.partial-12", "selfmade.older-12", "outdated", "empty"):
+    for name in (".partial-here-12-00000000-selfmade", "outdated", "empty"):
         (done.parent / name).mkdir()
         if name != "empty":
             content = text.replace('"format": 2', '"format": 1') if name == "outdated" else text
             (done.parent / name / "dataset.json").write_text(content)
     assert list(library.prepared()) == ["selfmade"]
+
+
+def test_a_data_folder_with_brackets_in_its_name_works(tmp_path, monkeypatch):
+    for name in ("my data [v2]", "a*b?c"):
+        monkeypatch.setenv("BENCH_DATA", str(tmp_path / name))
+        dataset = library.open_dataset("selfmade", {})
+        assert len(dataset.interactions) == 12 and list(library.prepared()) == ["selfmade"]
+        assert statistics(dataset.folder)["users"] == 3 and not check_prepared(dataset.folder)
 
 
 def test_a_reader_that_fails_to_import_is_named(room):

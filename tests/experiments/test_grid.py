@@ -2,6 +2,8 @@
 
 import dataclasses
 import multiprocessing
+import multiprocessing.util
+import tempfile
 
 import numpy as np
 import pytest
@@ -254,3 +256,60 @@ def test_few_validation_users_are_warned_of(tmp_path):
         facts = {**records[0].dataset, "validation_users": number}
         table = build([dataclasses.replace(records[0], dataset=facts)])
         assert any(note.startswith(f"Warning: {number} validation users") for note in notes(table)) is warned
+
+
+def test_a_second_run_that_fails_leaves_the_finished_record(tmp_path, monkeypatch):
+    (before,) = cells(tmp_path, "gru4rec", epochs=1)
+
+    def broken(*_, **__):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(run, "fit", broken)
+    (again,) = cells(tmp_path, "gru4rec", epochs=1, fresh=True)
+    assert again.status == "failed" and "no room" in again.reason
+    (kept,) = Store(tmp_path).records()
+    assert (kept.status, kept.finished_at) == ("done", before.finished_at)
+
+
+def test_a_second_run_that_is_interrupted_leaves_the_finished_record(tmp_path, monkeypatch):
+    cells(tmp_path, "gru4rec", epochs=1)
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cells(tmp_path, "gru4rec", epochs=1, fresh=True)
+    assert [one.status for one in Store(tmp_path).records()] == ["done"]
+
+
+def test_a_failed_cell_of_a_first_run_is_kept_as_failed(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "fit", lambda *_, **__: 1 / 0)
+    cells(tmp_path, "gru4rec", epochs=1)
+    assert [one.status for one in Store(tmp_path).records()] == ["failed"]
+
+
+def test_a_results_folder_that_is_a_file_ends_before_training(tmp_path):
+    (tmp_path / "results").write_text("mine")
+    with pytest.raises(UserError, match="is a file, expected a folder"):
+        cells(tmp_path / "results", "popularity")
+    assert (tmp_path / "results").read_text() == "mine"
+
+
+def test_folders_with_brackets_in_their_names_work(tmp_path):
+    store = Store(tmp_path / "my results [v2]*")
+    for _ in range(2):
+        found = grid.run_grid("tiny", {}, registry.select("popularity"), {}, ProtocolOptions(),
+                              TrainingOptions(), range(1), store, quiet=True)  # fmt: skip
+    assert store.find(found[0].key) is not None and len(store.records(dataset="tiny")) == 1
+
+
+def test_cells_side_by_side_leave_nothing_in_the_temporary_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    made = []
+    monkeypatch.setattr(multiprocessing.util, "get_temp_dir", lambda: made.append(1))
+    cells(tmp_path / "results", "popularity,random", jobs=2)
+    assert not made and not list(folder.glob("pymp-*"))

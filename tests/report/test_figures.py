@@ -15,6 +15,7 @@ from bench.experiments.store import Cell, Record
 from bench.report import figures
 from bench.report.ablation import compare, notes, to_csv, to_latex, to_markdown
 from bench.report.panels import spread
+from bench.report.tables import latex_text
 
 STREAMS = [f"{behavior} {part}" for behavior in ("click", "favor") for part in ("id", "image", "text")]
 VARIANTS = ("CDMD-M", "CDMD-B", "MEIE", "Shared Expert", "Disent.")
@@ -211,3 +212,17 @@ def test_labels_are_moved_apart_in_order_and_no_further_than_needed():
     moved = spread(np.array([0.31, 0.3, 0.9, 0.32]), 0.1)
     assert list(np.argsort(moved)) == [1, 0, 3, 2]
     assert np.diff(np.sort(moved)).min() > 0.0999 and moved[2] == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("label", ["A$B$", "100%_x^2 $\\alpha"])
+def test_dollars_in_a_label_are_letters(drawn, tmp_path, label):
+    base = np.arange(1, 41)
+    records = [record("m", label, base), record("m:v", f"{label} w/o X", base + 3)]
+    figure = drawn(figures.ablation, compare(records), tmp_path)
+    assert any(label in text.get_text() for text in figure.findobj(Text))
+    figure = drawn(figures.diagnostics, dataclasses.replace(shown_model(), label=label), tmp_path)
+    assert any(label in text.get_text() for text in figure.findobj(Text))
+
+
+def test_latex_escapes_what_it_reads_as_commands():
+    assert latex_text("100%_x^2$") == r"100\%\_x\^{}2\$"

@@ -45,7 +45,7 @@ def check_prepared(folder: Path) -> list[Finding]:
     """
     try:
         metadata = read_metadata(folder)
-        tables = {name: pl.read_parquet(folder / name) for name in TABLES}
+        tables = {name: pl.read_parquet(folder / name, glob=False) for name in TABLES}
     except (UserError, ValueError, OSError, pl.exceptions.PolarsError) as error:
         return [Finding(METADATA, None, "readable files", " ".join(str(error).split()), AGAIN)]
     for name, columns in TABLES.items():

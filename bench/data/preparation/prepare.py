@@ -45,6 +45,7 @@ from bench.data.preparation.runs import (
 from bench.data.schema import EventStream, Interactions, RawData, Touched
 from bench.data.storage import LogWriter, finish, write_users
 from bench.errors import UserError
+from bench.files import replacing
 
 CACHE = ".encoded"  # beside the prepared folders: vectors that encoders made
 REPEATED = "equal to an earlier one in user, item, behavior and time"
@@ -202,9 +203,8 @@ def _keep(raw: RawData, options: PrepareOptions, work: Path, watch: Watch) -> tu
             rows = first_rows(bucket) if options.drop_duplicates else bucket
             seen = _filter(rows, frequent, options, kept.folder, number)
             seen["repeated"] = len(bucket) - len(rows)
-            written = done.with_suffix(".partial")
-            written.write_text(json.dumps(seen), encoding="utf-8")
-            written.replace(done)
+            with replacing(done) as partial:
+                partial.write_text(json.dumps(seen), encoding="utf-8")
         return dict(json.loads(done.read_text(encoding="utf-8")))
 
     for number, seen in enumerate(mapped(filtered, range(count))):

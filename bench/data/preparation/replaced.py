@@ -1,7 +1,6 @@
 """A folder that is replaced as a whole or left as it was."""
 
 import errno
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from bench.data.storage import METADATA
 from bench.errors import UserError
+from bench.files import partial_path, remove_dead
 
 
 @contextmanager
@@ -20,9 +20,8 @@ def replaced(folder: Path) -> Iterator[Path]:
     """
     if folder.exists() and not (folder / METADATA).is_file():
         raise UserError(f"{folder}: exists and is no prepared data set; remove it or choose another name")
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    older = folder.with_name(f"{folder.name}.older-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
+    remove_dead(folder)
+    partial, older = partial_path(folder), partial_path(folder)
     partial.mkdir(parents=True)
     try:
         yield partial

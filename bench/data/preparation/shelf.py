@@ -7,7 +7,6 @@ stay on disk: what is held are the digests and one shard.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from bench.data.preparation.features import Block, Source, rows_of
 from bench.data.preparation.runs import Watch
 from bench.errors import UserError
+from bench.files import replacing
 
 SHARD = 512  # contents in one file: the most that an interruption can cost
 
@@ -101,7 +101,8 @@ def _shards(
     place: dict[bytes, int], shelf: Path, with_vectors: bool = True
 ) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
     """Yield the places of the keys wanted in each shard, and their vectors."""
-    for path in sorted(shelf.glob("*.npz")):
+    shards = (path for path in shelf.glob("*.npz") if not path.name.startswith("."))
+    for path in sorted(shards):
         try:
             with np.load(path) as shard:
                 places = np.array([place.get(key.tobytes(), -1) for key in shard["keys"]], np.int64)
@@ -134,13 +135,7 @@ def _stored(place: dict[bytes, int], place_of: NDArray[np.int64], shelf: Path) -
 
 def _write_shard(keys: list[bytes], vectors: Vectors, shelf: Path) -> None:
     """Put vectors on the shelf under a name made of their keys; a partly written file is never read."""
-    shelf.mkdir(parents=True, exist_ok=True)
     path = shelf / f"{hashlib.sha256(b''.join(keys)).hexdigest()[:32]}.npz"
-    partial_path = path.with_suffix(f".partial-{os.getpid()}")
-    try:
-        with partial_path.open("wb") as file:
-            names = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1)
-            np.savez(file, keys=names, vectors=vectors)
-        partial_path.replace(path)
-    finally:
-        partial_path.unlink(missing_ok=True)
+    with replacing(path) as partial_path, partial_path.open("wb") as file:
+        names = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1)
+        np.savez(file, keys=names, vectors=vectors)

@@ -6,7 +6,6 @@ come last.
 """
 
 import hashlib
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from bench.data.schema import Touched
 from bench.errors import UserError
+from bench.files import replacing
 
 Kind = Literal["uniform99", "popular99", "full"]
 NEGATIVES = 99
@@ -242,12 +242,9 @@ def _read(path: Path) -> tuple[NDArray[np.int32], str]:
 
 def _write(path: Path, candidates: Candidates) -> None:
     """Store under a temporary name, then rename; a folder that cannot be written costs only the next draw."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     content: dict[str, Any] = {"negatives": candidates.negatives, "hash": np.array(candidates.hash)}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with replacing(path) as partial, partial.open("wb") as file:
             np.savez(file, **content)
-        partial.replace(path)
     except OSError:
         return
