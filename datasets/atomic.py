@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 
 from bench.cards import DatasetCard
-from bench.data.readers.blocks import blocks, check_header
+from bench.data.readers.blocks import blocks, check_header, check_line_end
 from bench.data.readers.folder import files_of
 from bench.data.readers.log import BAD, ROW, Field, LogFiles, LogOptions
 from bench.data.readers.missing import present
@@ -173,6 +173,7 @@ def _open(path: Path) -> AtomicFile:
     """
     line = next(blocks((path,), Position(), size=1)).text
     header = line.partition(b"\n")[0].decode("utf-8-sig", "replace").rstrip("\r")
+    check_line_end(path, header)
     fields = [field.rpartition(":") for field in header.split("\t")]
     for field in fields:
         if not field[0] or field[2] not in ("token", "token_seq", "float", "float_seq"):

@@ -17,7 +17,7 @@ from typing import Literal
 import polars as pl
 from polars.exceptions import PolarsError
 
-from bench.data.readers.blocks import check_header
+from bench.data.readers.blocks import check_header, check_line_end
 from bench.data.readers.folder import files_of
 from bench.data.readers.log import OnBadRow
 from bench.data.readers.missing import present
@@ -179,6 +179,7 @@ def _text_table(path: Path, quotes: Quotes) -> Table:
             twice.
     """
     row, header = _header(path)
+    check_line_end(path, header)
     separator = "\t" if ".tsv" in path.suffixes else max(",\t;|", key=header.count)
     quoted = quotes == "always" or (quotes == "auto" and separator != "\t")
     names = fields_of(header, separator) if quoted else header.split(separator)

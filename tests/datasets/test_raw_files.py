@@ -204,6 +204,16 @@ def test_two_columns_of_one_name_are_refused_with_both_places(tmp_path: Path, na
             events_of(read(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["table", "tmall", "atomic", "movielens", "rec_tmall sample"])
+def test_lines_that_carriage_returns_alone_end_are_refused(tmp_path: Path, name: str) -> None:
+    read, files = FILES[name]
+    for broken in files:
+        for file, text in files.items():
+            (tmp_path / file).write_bytes(text.replace("\n", "\r" if file == broken else "\n").encode())
+        with pytest.raises(UserError, match=f"{broken}: row 1: carriage returns alone end its lines"):
+            events_of(read(tmp_path))
+
+
 def test_two_columns_of_one_name_in_an_item_table_and_unnamed_ones(tmp_path: Path) -> None:
     (tmp_path / "events.csv").write_text("user,item,behavior,timestamp,,\n1,2,buy,3,,\n")
     assert len(events_of(table.read(tmp_path, table.Options()))) == 1

@@ -62,12 +62,20 @@ def header_of(path: Path, needed: Sequence[str], separator: str = ",") -> tuple[
     """
     first = next(blocks((path,), Position(), size=1)).text
     header = first.partition(b"\n")[0].decode("utf-8-sig", "replace").strip()
+    check_line_end(path, header)
     columns = tuple(name.strip() for name in header.split(separator))
     if missing := [name for name in needed if name not in columns]:
         problem = f"no column '{missing[0]}' in '{header}', expected a header with {', '.join(needed)}"
         raise UserError(f"{path}: row 1: {problem}; put the header back")
     check_header(path, columns)
     return columns
+
+
+def check_line_end(path: Path, header: str) -> None:
+    """Raise a UserError where a header holds the next lines, too: only line feeds end a line."""
+    if "\r" in header.rstrip("\r"):
+        problem = "carriage returns alone end its lines, expected line feeds, with or without them"
+        raise UserError(f"{path}: row 1: {problem}; save the file with the line ends of Unix or Windows")
 
 
 def check_header(path: Path, columns: Sequence[str], row: int = 1) -> None:

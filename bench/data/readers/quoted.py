@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from bench.data.readers.blocks import blocks, check_header
+from bench.data.readers.blocks import blocks, check_header, check_line_end
 from bench.data.readers.log import PLACES, ROW
 from bench.data.schema import Position
 from bench.errors import UserError
@@ -67,6 +67,7 @@ def table_of(path: Path, text: str, needed: Sequence[str]) -> tuple[pl.DataFrame
     """
     lines = lines_of(text)
     row, line = next(lines, (1, ""))
+    check_line_end(path, line)
     names = fields_of(line, ",") or [line]
     if missing := [name for name in needed if name not in names]:
         problem = f"no column '{missing[0]}' in '{','.join(names)}', expected {','.join(needed)}"
