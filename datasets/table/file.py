@@ -67,6 +67,7 @@ class Table:
         if column not in self.columns:
             near = hint(column, self.columns)
             near = near + " " if near.startswith("did") else ""
+            near = "set quotes=always or " if f'"{column}"' in self.columns else near
             problem = f"no column '{column}'; found {', '.join(self.columns)}; {near}set {option}=COLUMN"
             raise UserError(f"{self.path}: row 1: {problem}")
 
@@ -159,16 +160,16 @@ def _parquet(path: Path) -> Table:
         schema = frame.collect_schema()
     except (PolarsError, OSError) as error:
         raise _explain(Table(path, pl.LazyFrame(), (), None), error) from error
-    floats = {name: EXACT[kind] for name, kind in schema.items() if kind in EXACT}
-    columns = [pl.col(name) for name in floats]
-    whole = [
-        pl.when(value.is_finite() & (value == value.floor()) & (value.abs() < floats[name]))
-        .then(value.cast(pl.Int64, strict=False).cast(pl.String))
-        .otherwise(value.cast(pl.String))
-        .alias(name)
-        for name, value in zip(floats, columns, strict=True)
-    ]
-    return Table(path, frame.with_columns(whole), tuple(schema.names()), None)
+    floats = [_digits(name, EXACT[kind]) for name, kind in schema.items() if kind in EXACT]
+    return Table(path, frame.with_columns(floats), tuple(schema.names()), None)
+
+
+def _digits(column: str, bound: float) -> pl.Expr:
+    """Return floats as text: below the bound 7.0 as `7`, all others as they are."""
+    value = pl.col(column)
+    whole = value.is_finite() & (value == value.floor()) & (value.abs() < bound)
+    digits = value.cast(pl.Int64, strict=False).cast(pl.String)
+    return pl.when(whole).then(digits).otherwise(value.cast(pl.String)).alias(column)
 
 
 def _text_table(path: Path, quotes: Quotes) -> Table:

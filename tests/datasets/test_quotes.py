@@ -67,6 +67,13 @@ def test_quotes_of_a_tab_separated_item_table_are_letters_unless_told(tmp_path: 
     assert isinstance(items, pl.DataFrame) and items.rows() == [(11, "a\tb")]
 
 
+def test_a_tab_separated_file_with_quoted_names_says_how_to_read_it(tmp_path: Path) -> None:
+    (tmp_path / "events.tsv").write_text('"user"\t"item"\t"behavior"\t"timestamp"\n"a"\t"b"\t"buy"\t5\n')
+    with pytest.raises(UserError, match="no column 'user'; found .*; set quotes=always or set user=COLUMN"):
+        table.read(tmp_path, table.Options())
+    assert rows_of(table.read(tmp_path, table.Options(quotes="always"))) == [("a", "b", "buy", 5)]
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_an_open_quote_in_a_csv_is_a_malformed_row_that_can_be_skipped(tmp_path: Path, packed: bool) -> None:
     text = (TSV + '3\t13\tview\t1700000006\t"a, ""b"""\n').replace("\t", ",").replace("\n", "\r\n").encode()
