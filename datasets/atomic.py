@@ -16,8 +16,10 @@ from pathlib import Path
 import polars as pl
 
 from bench.cards import DatasetCard
-from bench.data.readers.blocks import blocks
+from bench.data.readers.blocks import blocks, check_header, check_line_end
+from bench.data.readers.folder import files_of
 from bench.data.readers.log import BAD, ROW, Field, LogFiles, LogOptions
+from bench.data.readers.missing import present
 from bench.data.readers.ratings import BEHAVIORS, Rule, by_rating, require_favor, rule_text
 from bench.data.schema import Position, RawData
 from bench.errors import UserError, hint
@@ -129,7 +131,7 @@ def read(raw: Path | None, options: Options) -> RawData:
         inter.require(getattr(options, option), option)
     inter.require(options.behavior or options.rating, "behavior" if options.behavior else RATING_OPTIONS)
     names = _names(inter, options) if options.behavior else None
-    log = inter.rows((*_event_fields(options), _kind(options, names)), options)
+    log = inter.rows((*_event_fields(inter, options), _kind(options, names)), options)
     seen = _survey(log)
     content, left_out = _items(items, options) if items else (None, 0)
     whole = seen.whole
@@ -153,7 +155,7 @@ def _inter(raw: Path | None, options: Options) -> Path:
         raise UserError("atomic: no files given; give the folder with NAME.inter by --raw")
     if raw.is_file() and raw.name.endswith(EVENT_FILES):
         return raw
-    found = sorted(path for path in raw.glob("*.inter*") if path.name.endswith(EVENT_FILES))
+    found = files_of(raw, [f"*{ending}" for ending in EVENT_FILES])
     named = [path for path in found if path.name.rpartition(".inter")[0] == options.name]
     named = named if options.name else found
     if len(named) != 1:
@@ -171,31 +173,39 @@ def _open(path: Path) -> AtomicFile:
     """
     line = next(blocks((path,), Position(), size=1)).text
     header = line.partition(b"\n")[0].decode("utf-8-sig", "replace").rstrip("\r")
+    check_line_end(path, header)
     fields = [field.rpartition(":") for field in header.split("\t")]
     for field in fields:
         if not field[0] or field[2] not in ("token", "token_seq", "float", "float_seq"):
             problem = f"column '{''.join(field)}', expected name:type such as user_id:token, tab-separated"
             raise UserError(f"{path}: row 1: {problem}; repair the header")
-    types = {name: kind for name, _, kind in fields}
-    if len(types) < len(fields):
-        raise UserError(f"{path}: row 1: {header!r} names a column twice; rename one")
-    return AtomicFile(path, types)
+    check_header(path, [name for name, _, _ in fields])
+    return AtomicFile(path, {name: kind for name, _, kind in fields})
 
 
 def _some(name: str, column: str) -> Field:
-    text = pl.col(column)
-    return Field(name, pl.when(text != "").then(text), "a value", column)
+    return Field(name, present(pl.col(column)), "a value", column)
 
 
-def _event_fields(options: Options) -> tuple[Field, ...]:
+def _id_field(name: str, column: str, types: Mapping[str, str]) -> Field:
+    """Return the field of an id; those of a column of type float are whole numbers, also written as 7.0."""
+    if types[column] != "float":
+        return _some(name, column)
+    number = pl.col(column).cast(pl.Float64, strict=False)
+    whole = number.is_finite() & (number == number.floor()) & (number.abs() < 2.0**53)
+    digits = pl.when(whole).then(number.cast(pl.Int64, strict=False).cast(pl.String))
+    return Field(name, digits, "a whole number", column)
+
+
+def _event_fields(inter: AtomicFile, options: Options) -> tuple[Field, ...]:
     text = pl.col(options.timestamp)
     fits = pl.when(text.str.contains(TIME)).then(text)
     whole = fits.str.replace(r"\.0+$", "").cast(pl.Int64, strict=False)
     number = fits.cast(pl.Float64)  # 8.8E8
     time = whole.fill_null(pl.when(number == number.floor()).then(number).cast(pl.Int64, strict=False))
     return (
-        _some("user", options.user),
-        _some("item", options.item),
+        _id_field("user", options.user, inter.types),
+        _id_field("item", options.item, inter.types),
         Field("timestamp", time, "a whole number", options.timestamp),
     )
 
@@ -217,7 +227,8 @@ def _names(inter: AtomicFile, options: Options) -> dict[str, str]:
     pairs = [entry.rpartition("=") for entry in options.behaviors]
     names = {value.strip() or name.strip(): name.strip() for value, _, name in pairs}
     if not names or len(names) < len(pairs):
-        seen = _survey(inter.rows((*_event_fields(options), _some("behavior", options.behavior)), options))
+        behavior = _some("behavior", options.behavior)
+        seen = _survey(inter.rows((*_event_fields(inter, options), behavior), options))
         example = f"behaviors={','.join(seen.values[:20])} in the order shallow -> deep"
         problem = f"behaviors {options.behaviors}: expected each value once"
         raise UserError(f"{inter.path}: {problem}; set {example}")
@@ -272,11 +283,13 @@ def _items(file: AtomicFile, options: Options) -> tuple[pl.DataFrame, int]:
         for name in getattr(options, option):
             file.require(name, option)
     text = options.text_columns or tuple(name for name, kind in file.types.items() if kind == "token_seq")
-    words = pl.concat_str(text, separator=" ").str.replace_all(r"\s+", " ").str.strip_chars()
-    fields = [_some("item", options.item), Field(ROW, pl.col(ROW), "")]
+    texts = [present(pl.col(name)) for name in text]
+    words = pl.concat_str(texts, separator=" ", ignore_nulls=True)
+    words = words.str.replace_all(r"\s+", " ").str.strip_chars()
+    fields = [_id_field("item", options.item, file.types), Field(ROW, pl.col(ROW), "")]
     fields += [Field("title", pl.when(words != "").then(words), "", optional=True)] if text else []
     for name in options.attributes:
-        fields.append(Field(name, pl.when(pl.col(name) != "").then(pl.col(name)), "", optional=True))
+        fields.append(Field(name, present(pl.col(name)), "", optional=True))
     parts = list(file.rows(tuple(fields), options).parts())
     rows, left_out = pl.concat(part.events for part in parts), sum(part.dropped.get(BAD, 0) for part in parts)
     again = rows.filter(~pl.col("item").is_first_distinct())

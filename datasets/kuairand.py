@@ -14,6 +14,7 @@ import polars as pl
 from bench.cards import DatasetCard
 from bench.data.readers.behaviors import behavior_names
 from bench.data.readers.blocks import header_of
+from bench.data.readers.folder import files_of
 from bench.data.readers.log import Field, LogFiles, LogOptions, id_field, number_field
 from bench.data.schema import RawData
 from bench.errors import UserError
@@ -101,7 +102,7 @@ def _logs(raw: Path | None) -> list[Path]:
     if raw.is_file():
         return [raw]
     for folder in (raw, raw / "data"):
-        files = sorted(folder.glob("log_standard_*.csv"))
+        files = files_of(folder, ["log_standard_*.csv"])
         found = [(path, match) for path in files if (match := NAME.fullmatch(path.name))]
         missing = [period for period in PERIODS if period not in [match[1] for _, match in found]]
         if found and missing:

@@ -12,6 +12,7 @@ import polars as pl
 from bench.cards import DatasetCard
 from bench.data.readers.behaviors import behavior_names, events, mapping_text
 from bench.data.readers.log import LogFiles, LogOptions, among, id_field, log_file, number_field
+from bench.data.readers.packing import is_gzip
 from bench.data.schema import RawData
 from bench.errors import UserError
 
@@ -60,7 +61,7 @@ def read(raw: Path | None, options: Options) -> RawData:
     """
     names = behavior_names(options.behaviors, BEHAVIORS)
     path = log_file(raw, "taobao", ("UserBehavior.csv",))
-    if path.suffix != ".gz":
+    if not is_gzip(path):
         _check_end(path)
     inside = pl.col("timestamp").is_between(FIRST, LAST)
     ids = [id_field(column) for column in ("user", "item", "category")]

@@ -12,6 +12,7 @@ from bench.cards import DatasetCard
 from bench.data.readers.behaviors import behavior_names, events, mapping_text
 from bench.data.readers.blocks import header_of
 from bench.data.readers.log import Field, LogFiles, LogOptions, among, id_field, log_file, whole
+from bench.data.readers.missing import is_missing
 from bench.data.schema import RawData
 
 CARD = DatasetCard(
@@ -29,14 +30,14 @@ CARD = DatasetCard(
     size="424,170 users, 1.09 million items, 54.9 million events (as commonly quoted)",
     dirt=(
         "Times are days (month and day, no year), and the file is not in time order: inside a day the order "
-        "of the file stands for the unknown one. The brand may be empty (unknown then). Repeated events are "
-        "kept. Where an item has two categories, sellers or brands, those of its first row count."
+        "of the file stands for the unknown one. The brand may be empty or 'null' (unknown then). Repeated "
+        "events are kept. Where an item has two categories, sellers or brands, those of its first row count."
     ),
 )
 
 COLUMNS = ("user_id", "item_id", "cat_id", "seller_id", "brand_id", "time_stamp", "action_type")
 ATTRIBUTES = ("category", "seller", "brand")
-UNKNOWN = -1  # stands for an empty brand until the item table is made
+UNKNOWN = -1  # stands for a missing brand until the item table is made
 ACTIONS = ("0", "1", "2", "3")
 WORDS = "action_type: 0 click, 1 cart, 2 purchase, 3 favorite"
 
@@ -80,9 +81,8 @@ def read(raw: Path | None, options: Options) -> RawData:
 
 def _fields() -> tuple[Field, ...]:
     names = {"user": "user_id", "item": "item_id", "category": "cat_id", "seller": "seller_id"}
-    brand = (
-        pl.when(pl.col("brand_id") == "").then(UNKNOWN).when(whole("brand_id") >= 0).then(whole("brand_id"))
-    )
+    number = pl.when(whole("brand_id") >= 0).then(whole("brand_id"))
+    brand = pl.when(is_missing(pl.col("brand_id"))).then(UNKNOWN).otherwise(number)
     month, day = whole("time_stamp") // 100, whole("time_stamp") % 100
     day_of_year = pl.when(month.is_between(1, 12) & day.is_between(1, 31)).then(whole("time_stamp"))
     return (

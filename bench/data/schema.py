@@ -109,6 +109,8 @@ class RawData:
     """Ready-made vectors by modality (`image`, `text`); a modality given here is not encoded again."""
     pictures: Path | None = None
     """Folder where pictures are looked for by item id, there or not; errors name what lies in it."""
+    place: Callable[[int], str] | None = None
+    """Number of an event, from 0 -> its file and row in words, where the reader knows it."""
     simulated: bool = False
     """True for generated data; every table then says so."""
     truth: Mapping[str, NDArray[Any]] = field(default_factory=dict)

@@ -20,6 +20,7 @@ import polars as pl
 
 from bench.cards import DatasetCard
 from bench.data.readers.blocks import blocks, header_of
+from bench.data.readers.folder import files_of
 from bench.data.readers.json_lines import JsonLines
 from bench.data.readers.log import Field, LogFiles, LogOptions, number_field
 from bench.data.readers.ratings import BEHAVIORS, Rule, by_rating, check_threshold, rule_text
@@ -139,8 +140,7 @@ def _review_files(raw: Path, options: Options) -> tuple[Path, ...]:
     """
     if raw.is_file():
         return (raw,)
-    paths = sorted(path for path in raw.iterdir() if path.name.endswith(SUFFIXES) and path.is_file())
-    found = {path.name: path for path in paths}
+    found = {path.name: path for path in files_of(raw) if path.name.endswith(SUFFIXES)}
     reviews = {name: path for name, path in found.items() if not is_meta(name)}
     for name in options.files:
         if name not in found:

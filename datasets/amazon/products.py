@@ -9,8 +9,10 @@ from pathlib import Path
 
 import polars as pl
 
+from bench.data.readers.folder import files_of
 from bench.data.readers.json_lines import JsonLines
 from bench.data.readers.log import Field, OnBadRow
+from bench.data.readers.missing import is_missing, present
 from bench.data.readers.pictures import pictures
 
 ID = r"^[0-9A-Za-z_-]+$"
@@ -36,7 +38,8 @@ META = {
 def id_field(name: str, column: str) -> Field:
     """Return the field of a user or product id, which is text (0001713353 keeps its zeros)."""
     text = pl.col(column)
-    return Field(name, pl.when(text.str.contains(ID)).then(text), "an id of letters and digits", column)
+    fits = text.str.contains(ID) & ~is_missing(text)
+    return Field(name, pl.when(fits).then(text), "an id of letters and digits", column)
 
 
 def is_meta(name: str) -> bool:
@@ -62,7 +65,7 @@ def products(
         level: level of the list of categories, from 1, that becomes the column `category`.
         on_bad_row: what to do with a malformed line.
     """
-    found = sorted(path for path in folder.iterdir() if is_meta(path.name) and ".json" in path.name)
+    found = [path for path in files_of(folder) if is_meta(path.name) and ".json" in path.name]
     wanted = {category_of(path) for path in reviews}
     files = tuple(path for path in found if category_of(path) in wanted) or tuple(found)
     if not files:
@@ -87,9 +90,9 @@ def _unchanged(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _text(value: pl.Expr) -> pl.Expr:
-    """Return a text on one line, its commonest HTML entities resolved; null where there is none."""
+    """Return a text on one line, its commonest HTML entities resolved; null where it is missing."""
     text = value.str.replace_many(ENTITIES).str.replace_all(r"\s+", " ").str.strip_chars()
-    return pl.when(text != "").then(text)
+    return present(text)
 
 
 def _title(title: pl.Expr) -> pl.Expr:

@@ -17,6 +17,7 @@ import polars as pl
 
 from bench.cards import DatasetCard
 from bench.data.readers.log import Field, LogFiles, LogOptions, id_field, log_file, number_field
+from bench.data.readers.missing import is_word
 from bench.data.schema import RawData, StreamedFeatures
 from bench.datasets.kuaishou.simulation import FACES, LOG, MARKER, TEXTS, UNFINISHED
 from bench.datasets.kuaishou.visual import WIDTH, blocks
@@ -196,7 +197,8 @@ def _items(texts: Path | None, faces: Path | None, options: Options, kept: pl.Se
     if texts:
         words = pl.col("words")
         spaced = words.str.replace_all(",", " ", literal=True)
-        title = pl.when(words == "0").then(pl.lit("")).when(words.str.contains(r"^\d+(,\d+)*$")).then(spaced)
+        none, listed = (words == "0") | is_word(words), words.str.contains(r"^\d+(,\d+)*$")
+        title = pl.when(none).then(pl.lit("")).when(listed).then(spaced)
         field = Field("title", title, "word ids between commas, or 0", "words")
         found = _lines(texts, "words", (field,), options).table(kept, ["title"])
         table = table.join(found, on="item", how="left", maintain_order="left")
@@ -221,7 +223,7 @@ def _lines(path: Path, column: str, fields: tuple[Field, ...], options: Options)
 
 def _face_fields() -> tuple[Field, Field]:
     """Return how many faces there are, and of whom; the latter is unknown where there are none."""
-    text = pl.col("list")
+    text = pl.when(is_word(pl.col("list"))).then(pl.lit("[]")).otherwise("list")
     count = text.str.count_matches("[", literal=True) - 1
     faces = pl.when(count > 2).then(pl.lit("3+")).otherwise(count.cast(pl.String))
     faces = pl.when(text.str.contains(rf"^\[(?:{FACE}(?:, ?{FACE})*)?\]$")).then(faces)

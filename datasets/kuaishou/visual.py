@@ -157,7 +157,7 @@ def _members(archive: zipfile.ZipFile, place: Path) -> dict[int, zipfile.ZipInfo
         if CLIMBS.search(info.filename):
             fix = "such a zip is not the publisher's; get it again"
             raise UserError(f"{place}: member '{info.filename}' leads out of the folder; {fix}")
-        if match := MEMBER.fullmatch(info.filename):
+        if "__MACOSX/" not in info.filename and (match := MEMBER.fullmatch(info.filename)):
             members[int(match[1])] = info
     return members
 

@@ -8,11 +8,9 @@ typed header). A folder given by `--raw` wins; it may hold that form or the publ
 F. M. Harper, J. A. Konstan, The MovieLens Datasets: History and Context, ACM TiiS 5(4), 2015.
 """
 
-import gzip
 import importlib.util
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,9 @@ from zipfile import BadZipFile, ZipFile
 import polars as pl
 
 from bench.cards import DatasetCard
+from bench.data.readers.blocks import check_header
+from bench.data.readers.missing import is_missing, present
+from bench.data.readers.packing import whole_text
 from bench.data.readers.ratings import BEHAVIORS, Rule, by_rating, require_favor, rule_text
 from bench.data.schema import RawData
 from bench.errors import UserError
@@ -178,10 +179,7 @@ def _lines(
         UserError: bytes of another encoding, a header without one of the columns, a line of another width, or
             a damaged archive.
     """
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read ({error}); get the file again") from error
+    data = whole_text(path)
     try:
         lines = pl.Series(data.decode(encoding).split("\n")).str.strip_chars_end("\r")
     except UnicodeDecodeError as error:
@@ -192,6 +190,7 @@ def _lines(
     if missing := [name for name in columns if name not in names]:
         problem = f"no column '{missing[0]}' in {lines[0]!r}, expected {', '.join(columns)}"
         raise UserError(f"{path}: row 1: {problem}; repair the header")
+    check_header(path, names)
     rows = lines[int(header) :]
     rows = rows[:-1] if rows[-1:].to_list() == [""] else rows  # what follows the last line end
     fields = rows.str.split(separator)
@@ -230,7 +229,9 @@ def _movies(
     in_title = title.str.extract(r"\((\d{4})\)\s*$")
     name = title.str.replace(r"\s*\(\d{4}\)\s*$", "").str.strip_chars()
     year = pl.coalesce(in_title, year.str.extract(r"^(\d{4})$"))
-    words = pl.concat_str([name, genres, year], separator=" ", ignore_nulls=True).str.replace_all(r"\s+", " ")
-    known = ~name.str.to_lowercase().is_in(["", "unknown", "unkonwn"])  # the latter is RecBole's spelling
+    parts = [name, present(genres), year]
+    words = pl.concat_str(parts, separator=" ", ignore_nulls=True).str.replace_all(r"\s+", " ")
+    unknown = name.str.to_lowercase().is_in(["unknown", "unkonwn"])  # the latter is RecBole's spelling
+    known = ~(unknown | is_missing(name))
     text_of = pl.when(known).then(words.str.strip_chars())
     return text.select(pl.col("item").cast(pl.Int64), text_of.alias("title"))

@@ -15,6 +15,7 @@ import polars as pl
 from bench.cards import DatasetCard
 from bench.data.readers.behaviors import behavior_names, mapping_text
 from bench.data.readers.blocks import header_of
+from bench.data.readers.folder import files_of
 from bench.data.readers.log import Field, LogFiles, LogOptions
 from bench.data.schema import RawData
 from bench.datasets.rec_tmall.items import ATTRIBUTES, SOH, Items, full_form, prefixed_id
@@ -128,8 +129,7 @@ def _tables(folder: Path, what: str) -> tuple[Path, ...]:
         found = [
             path
             for pattern in (f"*rec_tmall_{what}*.{ending}", f"*rec_tmall_{what}*.{ending}.gz")
-            for path in (*folder.glob(pattern), *folder.glob(f"*rec_tmall_{what}*/{pattern}"))
-            if path.is_file()
+            for path in files_of(folder, (pattern, f"*rec_tmall_{what}*/{pattern}"))
         ]
         by_name: dict[str, Path] = {}
         for path in sorted(found, key=lambda path: path.name):

@@ -1,23 +1,22 @@
 """Items of Rec-Tmall: the product table, full or as the publisher's sample, and pictures the user has."""
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
-from polars.exceptions import PolarsError
 
 from bench.data.readers.blocks import blocks
 from bench.data.readers.known import require_known
-from bench.data.readers.log import Field, LogFiles, OnBadRow
+from bench.data.readers.log import ROW, Field, LogFiles, OnBadRow
+from bench.data.readers.missing import present
+from bench.data.readers.packing import whole_text
 from bench.data.readers.pictures import pictures
+from bench.data.readers.quoted import refused, table_of
 from bench.data.schema import Position
-from bench.errors import UserError
 
 SOH = "\x01"  # separates the fields of the full files
 PRODUCT = ("item_id", "title", "pict_url", "category", "brand_id", "seller_id")
 ATTRIBUTES = ("category", "brand", "seller")
-UNKNOWN = ("", "null")  # how the publisher writes what is not known
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,7 @@ def _fields() -> tuple[Field, ...]:
 
 
 def _known(column: str) -> pl.Expr:
-    text = pl.col(column).str.strip_chars()
-    return pl.when(~text.is_in(UNKNOWN)).then(text)
+    return present(pl.col(column).str.strip_chars())
 
 
 def _products(path: Path, kept: pl.Series, on_bad_row: OnBadRow) -> pl.DataFrame:
@@ -89,26 +87,18 @@ def _sample_products(path: Path, kept: pl.Series, on_bad_row: OnBadRow) -> pl.Da
     Raises:
         UserError: a column is missing, or the text of a row is no row of a product.
     """
-    data = path.read_bytes()
+    data = whole_text(path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = data.decode("gb18030", "replace")
-    try:
-        table = pl.read_csv(io.StringIO(text), infer_schema=False)
-    except PolarsError as error:
-        problem = f"no table of comma-separated columns ({str(error).splitlines()[0]})"
-        raise UserError(f"{path}: {problem}; get the file again") from error
     fields = _fields()
-    if missing := [field.column for field in fields if field.column not in table.columns]:
-        found = ", ".join(table.columns)
-        raise UserError(f"{path}: row 1: no column '{missing[0]}' in '{found}'; put the header back")
-    typed = table.select(field.value.alias(field.name) for field in fields)
-    wrong = typed["item"].is_null()
-    if wrong.any() and on_bad_row == "error":
-        row = int(wrong.arg_max() or 0)
-        value, fix = table["item_id"][row], "repair or remove the line"
-        raise UserError(f"{path}: row {row + 2}: item_id '{value}', expected {fields[0].expected}; {fix}")
-    known = typed.filter(pl.col("item").is_in(kept.implode()))
+    table, faults = table_of(path, text, [field.column for field in fields])
+    typed = table.select(ROW, *(field.value.alias(field.name) for field in fields))
+    for row, value in table.filter(typed["item"].is_null()).select(ROW, "item_id").iter_rows():
+        faults[row] = f"item_id '{value}', expected {fields[0].expected}"
+    if faults and on_bad_row == "error":
+        raise refused(path, faults)
+    known = typed.drop(ROW).filter(pl.col("item").is_in(kept.implode()))
     require_known(path, len(known), typed["item"].drop_nulls(), kept)
     return known.unique("item", keep="first", maintain_order=True)

@@ -1,9 +1,12 @@
 """Any table of events (CSV, TSV, parquet; gzip too), with an optional item table and ready feature vectors.
 
+A line is a record. Fields may be quoted (`"Lamp, large"`) unless tabs separate them; see the option quotes.
+
 The event file is read by polars in streams: first to see what ids and times look like, then typed; a fault
 is looked up by its row. Ids become int64 where all of them are whole numbers as a program writes them, text
-otherwise (`007` stays `007`). Times become int64: whole numbers as they are, date-times as microseconds since
-1970 (UTC where no zone is given). Repeated events are kept.
+otherwise (`007` stays `007`); an id such as `nan` or `NULL` is missing, which makes its row malformed. Times
+become int64: whole numbers as they are, date-times as microseconds since 1970 (UTC where no zone is given).
+Repeated events are kept.
 """
 
 from dataclasses import dataclass, replace
@@ -29,7 +32,16 @@ from bench.datasets.table.events import (
     left_out_of,
     read_events,
 )
-from bench.datasets.table.file import ROW, Table, event_file, named_file, open_table, text_of
+from bench.datasets.table.file import (
+    ROW,
+    Quotes,
+    Table,
+    event_file,
+    named_file,
+    open_table,
+    text_of,
+    written,
+)
 from bench.errors import UserError, hint
 
 CARD = DatasetCard(
@@ -44,7 +56,8 @@ CARD = DatasetCard(
     size="any",
     dirt=(
         "Missing or malformed values are refused with file, row, value and fix, or left out and counted; so "
-        "are ids written as floats (161.0) and times in another unit than most. Blank lines are skipped."
+        "are ids written as floats (161.0; those of a float column of a parquet file are taken where they "
+        "are whole) and times in another unit than most. Blank lines are skipped."
     ),
 )
 
@@ -83,8 +96,11 @@ class Options(LogOptions):
     """.npy file of image vectors, a row an item of the item table; a row of NaN is an absent image."""
     features_text: str = ""
     """.npy file of text vectors, likewise."""
+    quotes: Quotes = "auto"
+    """Whether fields of a CSV or TSV file may be quoted: `auto` says no where tabs separate them."""
     time_format: str = ""
-    """strptime format of the times; empty takes whole numbers or ISO date-times."""
+    """strptime format of the times; empty takes whole numbers or ISO date-times, whose zone may be Z, UTC or
+    an offset."""
     time_unit: Unit = ""
     """Unit since 1970 of whole numbers: times before 1990 or after 2100 are then malformed. Empty takes any
     whole numbers of one unit."""
@@ -101,9 +117,9 @@ def read(raw: Path | None, options: Options) -> RawData:
         UserError: a file or column is missing, or a value is not what its column needs.
     """
     path = event_file(raw, options.events, options.items)
-    table = open_table(path, options.on_bad_row)
+    table = open_table(path, options.on_bad_row, options.quotes)
     place = named_file(path.parent, options.items, "items") if options.items else None
-    items = open_table(place, options.on_bad_row) if place else None
+    items = open_table(place, options.on_bad_row, options.quotes) if place else None
     for option in ("user", "item", "timestamp", *(["behavior"] if options.behavior else [])):
         table.require(getattr(options, option), option)
     if items:
@@ -112,7 +128,7 @@ def read(raw: Path | None, options: Options) -> RawData:
     names = (options.user, options.item, options.behavior, options.timestamp)
     columns = EventColumns(*names, options.time_format, options.time_unit)
     rows, left_out = read_events(table, columns, (id_kind(table, options.user), kind), options.on_bad_row)
-    events, behaviors, mapping = _map_behaviors(table, rows, options)
+    events, numbers, behaviors, mapping = _map_behaviors(table, rows, options)
     content, items_left_out = _items(items, items_kind, options) if items else (None, LeftOut())
     if items and content is not None and not events["item"].is_in(content["item"].implode()).any():
         there, wanted = content["item"].drop_nulls(), events["item"].unique(maintain_order=True)
@@ -127,6 +143,7 @@ def read(raw: Path | None, options: Options) -> RawData:
         items=content.filter(pl.col("item").is_not_null()) if content is not None else None,
         attributes=options.attributes if items else (),
         features=_features(path.parent, content, options),
+        place=lambda number: f"{path}: row {table.lines([numbers[number]])[0]}",
     )
 
 
@@ -142,8 +159,8 @@ def _item_kinds(table: Table, items: Table | None, options: Options) -> tuple[Id
 
 def _map_behaviors(
     table: Table, events: pl.DataFrame, options: Options
-) -> tuple[pl.DataFrame, tuple[str, ...], str]:
-    """Return the events in the names of `behaviors`, these names, and the mapping in words."""
+) -> tuple[pl.DataFrame, pl.Series, tuple[str, ...], str]:
+    """Return the events in the names of `behaviors`, their rows, these names, and the mapping in words."""
     counts = dict(events["behavior"].value_counts(sort=True).rows())
     found = ", ".join(f"{value} ({count})" for value, count in counts.items())
     names = _names(options.behaviors) or ({value: value for value in counts} if len(counts) == 1 else {})
@@ -157,13 +174,13 @@ def _map_behaviors(
         expected = f"expected one of {', '.join(names)}; {fix}"
         raise table.fault(options.behavior or "behavior", first[ROW], expected)
     order = tuple(dict.fromkeys(names.values()))
-    mapped = events.drop(ROW).with_columns(pl.col("behavior").replace_strict(names, default=None))
+    mapped = events.with_columns(pl.col("behavior").replace_strict(names, default=None))
     mapped = mapped.drop_nulls("behavior")
     if not (mapped["behavior"] == order[-1]).any():
         problem = f"no event of the target behavior '{order[-1]}'; found {found}"
         raise UserError(f"{table.path}: {problem}; let behaviors end with one that occurs")
     mapping = ", ".join(f"{value} -> {name}" for value, name in names.items())
-    return mapped, order, mapping + "".join(f", {value} dropped" for value in unlisted)
+    return mapped.drop(ROW), mapped[ROW], order, mapping + "".join(f", {value} dropped" for value in unlisted)
 
 
 def _names(behaviors: tuple[str, ...]) -> dict[str, str]:
@@ -202,7 +219,7 @@ def _items(table: Table, kind: IdKind, options: Options) -> tuple[pl.DataFrame, 
     if image:
         columns.append(_image_path(text_of(image[0]), table.path.parent).alias("image"))
     columns += [text_of(name).alias(name) for name in _optional(table, options, "attributes")]
-    filled = pl.any_horizontal(text_of(options.item_id).is_not_null(), *(c.is_not_null() for c in columns))
+    filled = pl.any_horizontal(written(options.item_id).is_not_null(), *(c.is_not_null() for c in columns))
     rows = table.collect([*columns, filled.alias(FILLED)]).with_row_index(ROW)
     rows = rows.filter(pl.col(FILLED) | pl.col(ROW).is_in(list(table.broken)))
     again = pl.col("item").is_not_null() & ~pl.col("item").is_first_distinct()

@@ -1,7 +1,9 @@
 """The events of a user's table: what kind its ids and times are, and which of its rows are malformed.
 
 An id is a whole number or text. A column of numbers that are written as floats (`161.0`), some missing, is
-what pandas makes of ids with holes, and large ids lose digits that way, so such rows are malformed. So are
+what pandas makes of ids with holes, and large ids lose digits that way, so such rows are malformed; in a
+parquet file, where it shows that no digit is lost, whole floats are whole numbers. A missing id, also one
+that a program wrote as a word (`nan`, `NULL`), is malformed: it would be one very busy user. So are
 times in another unit than most: seconds among milliseconds would put an event to the beginning of the log.
 """
 
@@ -13,15 +15,24 @@ from typing import Literal
 import polars as pl
 
 from bench.data.readers.log import BAD, PLACES, OnBadRow
+from bench.data.readers.missing import stands_for_nothing
 from bench.data.schema import EventStream, Part, Position
-from bench.datasets.table.file import ROW, Table, text_of
+from bench.datasets.table.file import ROW, Table, text_of, written
 from bench.errors import UserError
 
 INTEGER = r"^(0|[1-9]\d{0,17}|[1-8]\d{18})$"  # as a program writes it, and inside int64
-NUMBER = r"^-?\d+(\.\d+)?([eE][+-]?\d+)?$"
-ODD = r"^-|[.eE]"  # of numbers: negative, or written as a float
+NUMBER = r"^-?(\d+(\.\d+)?([eE][+-]?\d+)?|inf)$"
+ODD = r"^-|[.eE]|inf"  # of numbers: negative, or written as a float
 TIME = r"^-?\d{1,19}(\.0+)?$"
 DATE_TIMES = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
+ZONES = {
+    r"^(\d{4}-\d{2}-\d{2})(?:\s+|t)": "${1}T",
+    r"(T.*\d),(\d)": "${1}.${2}",
+    r"(?i)(T.*\d)\s*(?:Z|UTC|GMT)$": "${1}+00:00",
+    r"(T.*\d)\s*([+-]\d{2})$": "${1}${2}:00",
+    r"(T.*\d)\s*([+-]\d{2}):?(\d{2})$": "${1}${2}:${3}",
+}
+"""What programs write around a date-time -> its ISO form: `2017-11-25 00:00:00,5 UTC`, `+00`, `+0800`."""
 ZONED = ("%Y-%m-%dT%H:%M:%S%.f%:z", "%Y-%m-%dT%H:%M:%S%:z", "%Y-%m-%dT%H:%M%:z")
 Unit = Literal["", "day", "s", "ms", "us", "ns"]
 FIRST, LAST = 631_152_000, 4_102_444_800  # 1990 and 2100, in seconds since 1970
@@ -136,7 +147,7 @@ def read_events(
     Raises:
         UserError: a row is malformed under `error`.
     """
-    the_one = pl.when(text_of(columns.user).is_not_null()).then(pl.lit("interaction"))
+    the_one = pl.when(written(columns.user).is_not_null()).then(pl.lit("interaction"))
     time, expected = _time(table, columns)
     values = {
         "user": id_of(columns.user, kinds[0]),
@@ -144,7 +155,7 @@ def read_events(
         "behavior": text_of(columns.behavior) if columns.behavior else the_one,
         "timestamp": time,
     }
-    filled = pl.any_horizontal(text_of(column).is_not_null() for column in columns.names().values())
+    filled = pl.any_horizontal(written(column).is_not_null() for column in columns.names().values())
     rows = table.collect([*(value.alias(name) for name, value in values.items()), filled.alias("filled")])
     rows = rows.with_row_index(ROW).filter("filled")
     wrong = pl.any_horizontal(pl.col(name).is_null() for name in columns.names())
@@ -195,7 +206,7 @@ def expected_of(what: str, shown: str, time: str = "") -> str:
     """
     if what == "timestamp":
         return f"{time}; repair it, set time_format or time_unit, remove the row"
-    if shown.endswith("is empty"):
+    if shown.endswith("is empty") or stands_for_nothing(shown.partition("'")[2].removesuffix("'")):
         return f"{'a behavior' if what == 'behavior' else 'an id'}; fill it in, remove the row"
     if " '-" in shown:
         return "an id of 0 or more; number the ids anew, remove the row"
@@ -213,7 +224,8 @@ def _time(table: Table, columns: EventColumns) -> tuple[pl.Expr, str]:
     counts = [fits.mean().alias(""), *(inside.sum().alias(unit) for unit, inside in of_unit.items())]
     seen = table.collect(counts).row(0, named=True)
     if (seen.pop("") or 0) < 0.5 and not columns.time_unit:  # the numbers are the faults
-        text = text.str.replace(" ", "T").str.replace("[zZ]$", "+00:00")
+        for form, iso in ZONES.items():
+            text = text.str.replace(form, iso)
         times = pl.coalesce(_microseconds(text, form) for form in (*DATE_TIMES, *ZONED))
         return times, "an ISO date-time or a whole number"
     if columns.time_unit:

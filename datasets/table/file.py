@@ -1,25 +1,35 @@
 """A CSV, TSV or parquet file read lazily as text, and the one line that names the place of a fault in it.
 
-CSV and TSV may be gzipped. A blank line is a row of nulls, so that rows can be counted back to lines. Where
-bad rows are to be skipped, a line that is too long or cannot be decoded is blank, too, and kept in mind.
+CSV and TSV may be gzipped. A line is a record, also in a quoted file: a quote that does not close in its line
+is a fault of that line. A blank line is a row of nulls, so that rows can be counted back to lines. Where bad
+rows are to be skipped, a line that is too long, cannot be decoded or leaves a quote open is blank, too, and
+kept in mind.
 """
 
-import csv
-import gzip
 import itertools
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Literal
 
 import polars as pl
 from polars.exceptions import PolarsError
 
+from bench.data.readers.blocks import check_header, check_line_end
+from bench.data.readers.folder import files_of
 from bench.data.readers.log import OnBadRow
+from bench.data.readers.missing import present
+from bench.data.readers.packing import opened, whole_text
+from bench.data.readers.quoted import fields_of, open_quote, open_quotes, refused, undecoded
 from bench.errors import UserError, hint
 
 ROW = "row of the table"
+Quotes = Literal["auto", "always", "never"]
+SKIP = "or leave such rows out by --on-bad-row skip"
+EXACT: dict[pl.DataType, float] = {pl.Float64(): 2.0**53, pl.Float32(): 2.0**24}
+"""Type of a column -> bound below which every whole number has a value of its own."""
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".csv.gz", ".tsv.gz", ".txt.gz")
 
 
@@ -32,14 +42,32 @@ class Table:
     columns: tuple[str, ...]
     separator: str | None
     """None for parquet."""
+    quoted: bool = False
+    """True: a field may stand in quotes, with separators inside."""
+    header: int = 0
+    """Row of the header, from 1."""
     broken: Mapping[int, str] = field(default_factory=dict)
-    """Rows, from 0 after the header, that are too long or not UTF-8 -> what is wrong; blank in `frame`."""
+    """Rows, from 0 after the header, that are too long, not UTF-8 or leave a quote open -> what is wrong;
+    blank in `frame`."""
+
+    def scan(self, source: Path | bytes) -> pl.LazyFrame:
+        """Return the columns of a text of this form, lazily."""
+        return pl.scan_csv(
+            source, separator=self.separator or ",", quote_char='"' if self.quoted else None,
+            infer_schema=False, glob=False,
+        )  # fmt: skip
+
+    def fields(self, line: str) -> list[str] | None:
+        """Return the fields of a line; None where a quote does not close in it."""
+        separator = self.separator or ","
+        return fields_of(line, separator) if self.quoted else line.split(separator)
 
     def require(self, column: str, option: str) -> None:
         """Raise a UserError unless the column is there; names the option that names the column."""
         if column not in self.columns:
             near = hint(column, self.columns)
             near = near + " " if near.startswith("did") else ""
+            near = "set quotes=always or " if f'"{column}"' in self.columns else near
             problem = f"no column '{column}'; found {', '.join(self.columns)}; {near}set {option}=COLUMN"
             raise UserError(f"{self.path}: row 1: {problem}")
 
@@ -56,16 +84,12 @@ class Table:
 
     def shown(self, column: str, row: int) -> str:
         """Return a column and its value in a row, counted from 0, as messages show them."""
-        value = self.frame.select(text_of(column)).slice(row, 1).collect().item()
-        return f"{column} is empty" if value in (None, "") else f"{column} '{value}'"
+        value = self.frame.select(written(column)).slice(row, 1).collect().item()
+        return f"{column} is empty" if value is None else f"{column} '{value}'"
 
     def lines(self, rows: Sequence[int]) -> list[int]:
         """Return the 1-based lines that an editor shows for rows in ascending order; for parquet the rows."""
-        if self.separator is None:
-            return [row + 1 for row in rows]
-        wanted = {row + 1 for row in rows}
-        found = (line for number, (line, _) in enumerate(_records(self)) if number in wanted)
-        return list(itertools.islice(found, len(wanted)))
+        return [self.header + row + 1 for row in rows]
 
 
 def event_file(raw: Path | None, events: str, items: str) -> Path:
@@ -87,7 +111,7 @@ def event_file(raw: Path | None, events: str, items: str) -> Path:
         raise UserError(f"{raw}: no such file or folder; give your event file, or its folder, by --raw")
     if events:
         return named_file(raw, events, "events")
-    tables = sorted(file for file in raw.iterdir() if file.name.endswith(SUFFIXES) and file.name != items)
+    tables = [file for file in files_of(raw) if file.name.endswith(SUFFIXES) and file.name != items]
     named = [file for file in tables if file.name.split(".")[0] in ("events", "interactions")] or tables
     if len(named) != 1:
         found = ", ".join(file.name for file in named) or "no table"
@@ -98,116 +122,148 @@ def event_file(raw: Path | None, events: str, items: str) -> Path:
 def named_file(folder: Path, name: str, option: str) -> Path:
     """Return a file of the folder that an option names, or raise a UserError."""
     if not (folder / name).is_file():
-        near = hint(name, [file.name for file in folder.iterdir()])
+        near = hint(name, [file.name for file in files_of(folder)])
         raise UserError(f"{folder / name}: no such file; {near}; set {option}=FILE")
     return folder / name
 
 
-def open_table(path: Path, on_bad_row: OnBadRow = "error") -> Table:
+def open_table(path: Path, on_bad_row: OnBadRow = "error", quotes: Quotes = "auto") -> Table:
     """Open a table lazily, all columns as text.
 
     Args:
         path: of a CSV, TSV or parquet file.
-        on_bad_row: `skip` looks for lines that are too long or cannot be decoded and makes them blank; the
-            default leaves it to the first use of the table to stop there.
+        on_bad_row: `skip` looks for lines that are too long, cannot be decoded or leave a quote open, and
+            makes them blank; by default an open quote stops here, the others at the first use of the table.
+        quotes: whether fields of text may be quoted.
 
     Raises:
-        UserError: not a table file, an empty one, or one that cannot be decoded.
+        UserError: not a table file, an empty one, one that cannot be decoded, or a column name twice.
     """
     if not path.name.endswith(SUFFIXES):
         raise UserError(f"{path}: expected a file ending in {', '.join(SUFFIXES)}; rename or convert it")
-    separator = None if path.suffix == ".parquet" else _separator(path)
+    if path.suffix == ".parquet":
+        return _parquet(path)
+    table = _text_table(path, quotes)
+    unclosed = dict(open_quotes(path, table.separator or ",")) if table.quoted else {}
+    if unclosed and on_bad_row == "error":
+        raise refused(path, unclosed, "close it, set quotes=never where quotes are letters")
     try:
-        if separator is None:
-            frame = pl.scan_parquet(path, glob=False)
-        else:
-            frame = pl.scan_csv(path, separator=separator, infer_schema=False, glob=False)
-        table = Table(path, frame, tuple(frame.collect_schema().names()), separator)
-        return _without_broken(table) if on_bad_row == "skip" and separator else table
-    except (PolarsError, OSError, EOFError, zlib.error, csv.Error) as error:
-        raise _explain(Table(path, pl.LazyFrame(), (), separator), error) from error
+        return _without_broken(table, bool(unclosed)) if on_bad_row == "skip" else table
+    except (PolarsError, OSError, EOFError, zlib.error) as error:
+        raise _explain(table, error) from error
 
 
-def _without_broken(table: Table) -> Table:
-    """Return the table with broken lines blank; one without such lines is returned as it is."""
+def _parquet(path: Path) -> Table:
+    """Return a parquet table whose whole floats are whole numbers, as long as none has lost a digit."""
     try:
-        table.frame.select(pl.all().null_count()).collect(engine="streaming")
-    except PolarsError:
-        broken = _broken(table)
-        frame = pl.scan_csv(
-            table.path, separator=table.separator or ",", infer_schema=False, glob=False,
-            truncate_ragged_lines=True, encoding="utf8-lossy", row_index_name=ROW,
-        )  # fmt: skip
-        sound = ~pl.col(ROW).is_in(list(broken))
-        return replace(table, frame=frame.select(pl.when(sound).then(pl.all().exclude(ROW))), broken=broken)
-    return table
+        frame = pl.scan_parquet(path, glob=False)
+        schema = frame.collect_schema()
+    except (PolarsError, OSError) as error:
+        raise _explain(Table(path, pl.LazyFrame(), (), None), error) from error
+    floats = [_digits(name, EXACT[kind]) for name, kind in schema.items() if kind in EXACT]
+    return Table(path, frame.with_columns(floats), tuple(schema.names()), None)
 
 
-def _broken(table: Table) -> dict[int, str]:
-    records = _records(table)
-    width = len(next(records)[1])
-    problems = ((row, _problem(fields, width)) for row, (_, fields) in enumerate(records))
-    return {row: problem for row, problem in problems if problem}
+def _digits(column: str, bound: float) -> pl.Expr:
+    """Return floats as text: below the bound 7.0 as `7`, all others as they are."""
+    value = pl.col(column)
+    whole = value.is_finite() & (value == value.floor()) & (value.abs() < bound)
+    digits = value.cast(pl.Int64, strict=False).cast(pl.String)
+    return pl.when(whole).then(digits).otherwise(value.cast(pl.String)).alias(column)
 
 
-def _problem(fields: Sequence[str], width: int) -> str | None:
+def _text_table(path: Path, quotes: Quotes) -> Table:
+    """Return a CSV or TSV table by its header.
+
+    Raises:
+        UserError: the file is empty or cannot be read, or its header leaves a quote open or names a column
+            twice.
+    """
+    row, header = _header(path)
+    check_line_end(path, header)
+    separator = "\t" if ".tsv" in path.suffixes else max(",\t;|", key=header.count)
+    quoted = quotes == "always" or (quotes == "auto" and separator != "\t")
+    names = fields_of(header, separator) if quoted else header.split(separator)
+    if names is None:
+        raise UserError(f"{path}: row {row}: {open_quote(header)}; close it or set quotes=never")
+    check_header(path, [name or f"column {number}" for number, name in enumerate(names, 1)], row)
+    table = Table(path, pl.LazyFrame(), (), separator, quoted, row)
+    try:
+        frame = table.scan(path)
+        return replace(table, frame=frame, columns=tuple(frame.collect_schema().names()))
+    except (PolarsError, OSError) as error:
+        raise _explain(table, error) from error
+
+
+def _header(path: Path) -> tuple[int, str]:
+    """Return row and text of the first line that is not blank."""
+    try:
+        with opened(path) as file:
+            lines = ((row, _decoded(line)) for row, line in enumerate(file, 1))
+            found = next(((row, line.removeprefix("\ufeff")) for row, line in lines if line.strip()), None)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read ({error}); get the file again") from error
+    if found is None:
+        raise UserError(f"{path}: row 1: empty file, expected a header with column names; get it again")
+    return found
+
+
+def _without_broken(table: Table, broken: bool) -> Table:
+    """Return the table with broken lines blank, its text then held; one without such lines as it is."""
+    try:
+        if not broken:
+            table.frame.select(pl.all().null_count()).collect(engine="streaming")
+            return table
+    except PolarsError:  # a line that is too long or cannot be decoded
+        pass
+    faults = dict(_faults(table))
+    lines = whole_text(table.path).split(b"\n")
+    for row in faults:
+        lines[table.header + row] = b""
+    return replace(table, frame=table.scan(b"\n".join(lines)), broken=faults)
+
+
+def _faults(table: Table) -> Iterator[tuple[int, str]]:
+    """Yield row, from 0 after the header, and what is wrong with its line, of broken lines."""
+    width = len(table.columns)
+    with opened(table.path) as file:
+        for row, line in enumerate(itertools.islice(file, table.header, None)):
+            if fault := _fault(_decoded(line), table, width):
+                yield row, fault
+
+
+def _fault(line: str, table: Table, width: int) -> str:
+    fields = table.fields(line)
+    if fields is None:
+        return open_quote(line)
     if len(fields) > width:
         return f"{len(fields)} columns, expected {width} as in the header"
-    try:
-        "".join(fields).encode()
-    except UnicodeEncodeError as error:  # a byte that could not be decoded
-        return f"byte {ord(error.object[error.start]) - 0xDC00:#04x} is not UTF-8"
-    return None
+    byte = undecoded(line)
+    return f"byte {byte} is not UTF-8" if byte else ""
 
 
-def _bytes(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
-
-
-def _separator(path: Path) -> str:
-    try:
-        with _bytes(path) as file:
-            header = next((line for line in file if line.strip()), b"")
-    except (OSError, EOFError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); get the file again") from error
-    if not header:
-        raise UserError(f"{path}: row 1: empty file, expected a header with column names; get it again")
-    if ".tsv" in path.suffixes:
-        return "\t"
-    return max(",\t;|", key=header.decode(errors="replace").count)
-
-
-def _records(table: Table) -> Iterator[tuple[int, list[str]]]:
-    """Return the header and every record after it with its last line number, as an editor shows it."""
-    with _bytes(table.path) as file:
-        lines = (line.decode("utf-8", "surrogateescape") for line in file)
-        reader = csv.reader(lines, delimiter=table.separator or ",")
-        records = ((reader.line_num, record) for record in reader)
-        yield from itertools.dropwhile(lambda numbered: not numbered[1], records)
+def _decoded(line: bytes) -> str:
+    return line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "surrogateescape")
 
 
 def _explain(table: Table, error: Exception) -> UserError:
     """Find the row that polars stumbled over: bytes that are not UTF-8, or too many columns."""
-    try:
-        problem = _first_problem(table) if table.separator else None
-    except (OSError, EOFError, zlib.error, csv.Error):  # what cannot be unpacked, or not be told apart
-        problem = None
     reason = str(error).splitlines()[0]
-    return UserError(f"{table.path}: {problem or f'cannot be read ({reason}); get or write the file again'}")
-
-
-def _first_problem(table: Table) -> str | None:
-    records = _records(table)
-    header = next(records)
-    for row, fields in itertools.chain([header], records):
-        if problem := _problem(fields, len(header[1])):
-            utf8 = problem.endswith("UTF-8")
+    problem = f"cannot be read ({reason}); get or write the file again"
+    with suppress(OSError, EOFError, zlib.error):  # what cannot be unpacked has no lines
+        if table.columns and (found := next(_faults(table), None)):
+            utf8 = found[1].endswith("UTF-8")
             fix = "save the file as UTF-8" if utf8 else "quote or remove the extra separator"
-            return f"row {row}: {problem}; {fix}, or leave such rows out by --on-bad-row skip"
-    return None
+            problem = f"row {table.lines([found[0]])[0]}: {found[1]}; {fix}, {SKIP}"
+    return UserError(f"{table.path}: {problem}")
+
+
+def written(column: str) -> pl.Expr:
+    """Return the column as text without blanks around it, null where there is nothing at all."""
+    text = pl.col(column).cast(pl.String).str.strip_chars()
+    return pl.when(text != "").then(text)
 
 
 def text_of(column: str) -> pl.Expr:
-    """Return the column as text without blanks around it, null where there is nothing."""
-    text = pl.col(column).cast(pl.String).str.strip_chars()
-    return pl.when(text != "").then(text)
+    """Return the column as text without blanks around it, null where it stands for a missing value."""
+    return present(written(column))

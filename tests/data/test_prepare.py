@@ -110,7 +110,9 @@ def test_numbers_are_ordered_by_value_and_text_by_character(tmp_path):
 def test_raw_behaviors_count_all_rows_and_metadata_record_the_options(tmp_path):
     dataset = prepared(raw_data(), tmp_path / "hand", keep_last=3)
     assert dataset.metadata["raw_behaviors"] == {"click": 9, "favor": 6}
-    assert dataset.metadata["prepare_options"] == {"min_events": 5, "keep_last": 3, "min_item_events": 1}
+    assert dataset.metadata["prepare_options"] == {
+        "min_events": 5, "keep_last": 3, "min_item_events": 1, "drop_duplicates": False
+    }  # fmt: skip
     assert dataset.metadata["reader"] == "hand"
     assert dataset.metadata["reader_options"] == {"threshold": 4}
     assert dataset.metadata["mapping"] == "as they are"

@@ -194,11 +194,11 @@ def test_a_movie_line_that_is_too_short_or_has_no_number_is_named(tmp_path: Path
 def test_malformed_movies_are_skipped_and_told_in_the_mapping(tmp_path: Path) -> None:
     csv_folder(tmp_path)
     bad = b"11\n\nx,Heat,Drama\n12,Mis\xe9rables,Drama\n13,a,b,c\n1 4,a,b\n,a,b\n"
-    (tmp_path / "movies.csv").write_bytes(b"movieId,title,genres\n" + bad + b'31,"Heat\n2",Drama\n')
+    (tmp_path / "movies.csv").write_bytes(b"movieId,title,genres\n" + bad + b'31,"Heat, ""2""",Drama\n')
     rest = "(also bad: row 4, row 5, row 6, row 7 and more)"
     assert not untold(tmp_path, ["movies.csv: row 2: 1 columns in '11'", rest])
     data = read(tmp_path, Options(on_bad_row="skip"))
-    assert items_of(data).rows() == [(31, "Heat 2 Drama")]
+    assert items_of(data).rows() == [(31, 'Heat, "2" Drama')]
     assert "6 malformed rows of movies.csv left out" in data.mapping
 
 

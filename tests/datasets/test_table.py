@@ -71,11 +71,11 @@ def test_every_form_of_file_gives_the_same_events(tmp_path: Path, name: str) -> 
 
 
 def test_blank_lines_are_skipped_and_do_not_shift_the_row_of_a_fault(tmp_path: Path) -> None:
-    text = HEADER + '1,"a\nb",cart,5\n\n2,c,buy,6\n'
+    text = HEADER + '1,"a, ""b""",cart,5\n\n2,c,buy,6\n'
     data = read(folder_with(tmp_path, text + "\n"), Options(behaviors=THREE))
-    assert data.events.rows() == [(1, "a\nb", "click", 5), (2, "c", "favor", 6)]
+    assert data.events.rows() == [(1, 'a, "b"', "click", 5), (2, "c", "favor", 6)]
     told = complaint(folder_with(tmp_path, text + "3,d,cart,soon\n"))
-    assert "events.csv: row 6: timestamp 'soon'" in told and "time_format" in told
+    assert "events.csv: row 5: timestamp 'soon'" in told and "time_format" in told
 
 
 @pytest.mark.parametrize(
@@ -103,10 +103,10 @@ def test_one_behavior_needs_no_column_and_float_times_are_whole_numbers(tmp_path
 
 
 def test_ids_that_pandas_made_floats_of_are_refused_with_the_cure(tmp_path: Path) -> None:
-    frame = pl.DataFrame({"user": [1.0, None], "item": ["a", "b"], "timestamp": [5, 6]})
+    frame = pl.DataFrame({"user": [1.0, 2.5], "item": ["a", "b"], "timestamp": [5, 6]})
     frame.write_parquet(tmp_path / "events.parquet")
     told = complaint(tmp_path, Options(behavior=""))
-    assert "row 1: user '1.0'; expected a whole number or text" in told and "astype('Int64')" in told
+    assert "row 2: user '2.5'; expected a whole number or text" in told and "astype('Int64')" in told
     rows = "161.0,1,buy,5\n162,1,buy,6\n,1,buy,7\n"
     told = complaint(folder_with(tmp_path, HEADER + rows) / "events.csv")
     assert "row 2: user '161.0'" in told and "(also bad: row 4)" in told
@@ -244,6 +244,9 @@ def test_a_behavior_listed_twice_or_without_a_name_is_refused(tmp_path: Path, be
         ("2020-01-02T03:04:05", ""), ("2020-01-02 03:04:05", ""), ("2020-01-02 03:04:05.000", ""),
         ("2020-01-02T03:04:05Z", ""), ("2020-01-02T05:04:05.0+02:00", ""),
         ("2/1/2020 03:04:05", "%d/%m/%Y %H:%M:%S"),
+        ("2020-01-02 03:04:05 UTC", ""), ("2020-01-02 03:04:05 GMT", ""), ("2020-01-02 03:04:05Z", ""),
+        ("2020-01-02 03:04:05+00", ""), ("2020-01-02 03:04:05.000000 +0000", ""),
+        ("2020-01-01T22:04:05-05", ""), ("2020-01-02 11:04:05 +08:00", ""), 
     ],
 )  # fmt: skip
 def test_date_times_become_microseconds(tmp_path: Path, time: str, form: str) -> None:
@@ -391,3 +394,62 @@ def test_what_was_left_out_stands_in_the_metadata_once_prepared(tmp_path: Path, 
     folder_with(raw, HEADER + "".join(rows))
     sound = prepare_named("table", raw=raw, name="sound", overrides={"behaviors": "cart,buy"})
     assert load(sound).fingerprint == data.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("time", "microseconds"),
+    [
+        ("2017-11-25 00:00:00.25 UTC", 1_511_568_000_250_000),  # 2017-11-25 00:00:00 UTC, by `date`
+        ('"2017-11-25 00:00:00,25 UTC"', 1_511_568_000_250_000),
+        ("2017-11-25T08:00:00.123456+0800", 1_511_568_000_123_456),
+        ("2017-11-25t00:00z", 1_511_568_000_000_000),
+        ("2017-11-24 23:30 -00:30", 1_511_568_000_000_000),
+    ],
+)
+def test_fractions_and_zones_are_read_to_the_microsecond(tmp_path: Path, time: str, microseconds) -> None:
+    data = read(folder_with(tmp_path, f"{HEADER}1,10,buy,{time}\n"), Options())
+    assert data.events["timestamp"].to_list() == [microseconds]
+
+
+@pytest.mark.parametrize(
+    "time", ["2017-11-25 00:00:00 CST", "2017-11-25 00:00:00 +8", "2017-11-25 24:10:00Z"]
+)
+def test_a_zone_that_is_no_offset_is_refused_with_its_row(tmp_path: Path, time: str) -> None:
+    rows = f"1,10,buy,2017-11-25 00:00:00 UTC\n1,11,buy,{time}\n"
+    told = complaint(folder_with(tmp_path, HEADER + rows))
+    assert f"row 3: timestamp '{time}'; expected an ISO date-time" in told
+    part = part_of(read(tmp_path, Options(on_bad_row="skip")))
+    assert part.events["item"].to_list() == [10]
+
+
+def test_times_with_a_zone_in_parquet_are_the_same_moment(tmp_path: Path) -> None:
+    moment = pl.Series([datetime(2017, 11, 25)]).dt.replace_time_zone("UTC")
+    moment = moment.dt.convert_time_zone("Asia/Shanghai")
+    frame = pl.DataFrame({"user": [1], "item": [1], "behavior": ["buy"], "timestamp": moment})
+    frame.write_parquet(tmp_path / "log.parquet")
+    assert read(tmp_path, Options()).events["timestamp"].to_list() == [1_511_568_000_000_000]
+
+
+def test_whole_floats_of_parquet_are_whole_numbers_and_missing_ones_malformed(tmp_path: Path) -> None:
+    nan = float("nan")
+    users, brands = [1.0, nan, 7.0, None], [3.0, 4.5, nan, 3.0]
+    events = {"user": users, "item": [5.0, 6.0, 5.0, 5.0], "timestamp": [1, 2, 3, 4]}
+    pl.DataFrame(events).write_parquet(tmp_path / "events.parquet")
+    items = pl.DataFrame(
+        {"item": [5.0, 6.0, 8.0, 9.0], "brand": brands}, schema_overrides={"item": pl.Float32}
+    )
+    items.write_parquet(tmp_path / "items.parquet")
+    names = {"behavior": "", "items": "items.parquet", "attributes": ("brand",)}
+    told = complaint(tmp_path, Options(**names))
+    assert "row 2: user 'NaN'; expected an id" in told and "(also bad: row 4)" in told
+    data = read(tmp_path, Options(**names, on_bad_row="skip"))
+    assert part_of(data).events.rows() == [(1, 5, "interaction", 1), (7, 5, "interaction", 3)]
+    assert isinstance(data.items, pl.DataFrame)
+    assert data.items.rows() == [(5, "3"), (6, "4.5"), (8, None), (9, "3")]
+
+
+@pytest.mark.parametrize("wrong", [float("inf"), 2.0**53, -1.0, 0.5])
+def test_a_float_that_is_no_exact_whole_number_is_refused_with_its_row(tmp_path: Path, wrong: float) -> None:
+    frame = pl.DataFrame({"user": [1.0, wrong], "item": [1, 2], "timestamp": [5, 6]})
+    frame.write_parquet(tmp_path / "events.parquet")
+    assert "row 2: user '" in complaint(tmp_path, Options(behavior=""))

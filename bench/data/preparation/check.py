@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from bench.data.readers.missing import is_missing
 from bench.data.schema import RawData, RawFeatures
 from bench.errors import UserError, hint
 
@@ -23,9 +24,9 @@ def check_raw(raw: RawData) -> None:
     """Look for what would make a data set wrong, before it is prepared.
 
     Raises:
-        UserError: the first fault found: a behavior that is not declared, an id that is null, empty or
-            negative, a timestamp that is null or no time, no target event, an item listed twice, feature
-            vectors that do not fit their items.
+        UserError: the first fault found: a behavior that is not declared, an id that is missing (null,
+            empty, or a word such as `nan`) or negative, a timestamp that is null or no time, no target event,
+            an item listed twice, feature vectors that do not fit their items.
     """
     _check_behaviors(raw.behaviors)
     ids = None  # of a stream it is not known yet
@@ -52,7 +53,7 @@ def check_events(events: pl.DataFrame, behaviors: tuple[str, ...]) -> None:
     """Look for faults in events, or a part of them.
 
     Raises:
-        UserError: an id that is null, empty or negative, an unknown behavior, a timestamp that is none.
+        UserError: an id that is missing or negative, an unknown behavior, a timestamp that is none.
     """
     for column in ("user", "item"):
         _check_ids(events[column], "events", column)
@@ -79,7 +80,8 @@ def _check_ids(column: pl.Series, table: str, name: str) -> None:
         raise UserError(f"{table}: column '{name}' has type {column.dtype}; {fix}")
     _refuse(column.is_null(), column, f"{table}: {name}", "an id", "remove the row or fill the id in")
     if column.dtype == pl.String:
-        _refuse(column == "", column, f"{table}: {name}", "an id", "remove the row or fill the id in")
+        missing = column.to_frame(name).select(is_missing(pl.col(name))).to_series()
+        _refuse(missing, column, f"{table}: {name}", "an id", "remove the row or fill the id in")
     else:
         fix = "such ids mark missing values; remove the row or give ids from 0 on"
         _refuse(column < 0, column, f"{table}: {name}", "0 or more", fix)

@@ -16,13 +16,13 @@ from bench.data.preparation.features import Block, Source, hash_feature, rows_of
 from bench.data.preparation.images import SHOWN, survey
 from bench.data.preparation.runs import Watch, silent
 from bench.data.readers.known import require_known, shown
+from bench.data.readers.missing import is_word, present
 from bench.data.readers.pictures import SUFFIXES
 from bench.data.schema import ItemContent, RawData, RawFeatures, StreamedFeatures
 from bench.data.storage import write_items
 from bench.errors import UserError
 
 NOTHING = EncoderOptions(text="none", image="none")
-UNKNOWN = ("", "null")  # how publishers write that a category is not known
 COLUMN = {"image": "image", "text": "title"}
 """Modality -> the column of the items that it is encoded from."""
 
@@ -77,7 +77,9 @@ def item_table(
     if not isinstance(given, pl.DataFrame):
         given = given(ids)
         check_items(given, raw.attributes, ids.dtype)
-    texts = [pl.col(name).cast(pl.String) for name in COLUMN.values() if name in given.columns]
+    there = [name for name in COLUMN.values() if name in given.columns]
+    texts = [pl.when(~is_word(pl.col(name))).then(name) for name in there]
+    given = given.with_columns(pl.col(there).cast(pl.String))
     known = given.select(pl.col("item").cast(ids.dtype), *texts, *raw.attributes)
     matched = table.join(known, on="item", how="semi")
     require_known("item table", len(matched), known["item"], ids)
@@ -248,8 +250,8 @@ def without_pictures(items: pl.DataFrame, broken: Mapping[str, str]) -> pl.DataF
 def _numbered(column: pl.Series) -> NDArray[np.int32]:
     """Return (N + 1,) categories from 1, ascending by raw value; 0 where unknown and in row 0."""
     if column.dtype in (pl.String, pl.Null):
-        column = column.cast(pl.String)
-        column = column.set(column.is_in(UNKNOWN).fill_null(False), None)
+        text = pl.col(column.name).cast(pl.String)
+        column = column.to_frame().select(present(text)).to_series()
     values = column.drop_nulls().unique().sort()
     numbers = pl.DataFrame({"value": values, "number": np.arange(1, len(values) + 1, dtype=np.int32)})
     joined = column.to_frame("value").join(numbers, on="value", how="left", maintain_order="left")

@@ -1,7 +1,8 @@
 """Raw data to a prepared folder: filters, id maps, the order of events, item content.
 
 The rules are those of the M3BSR paper (arXiv:2508.05352): users with 5 events or more, their last 50 events.
-Repeated events of a user on an item are events of their own; a reader that wants them merged merges them.
+Repeated events of a user on an item are events of their own; rows that are equal also in behavior and time
+are dropped by an option only.
 Ids follow the ascending order of the raw ids, numbers by value and text by code point, so that nothing
 depends on the order of files, on hashes or on threads.
 
@@ -27,6 +28,7 @@ from bench.data.preparation.check import check_raw
 from bench.data.preparation.content import describe_items
 from bench.data.preparation.encoders import EncoderOptions
 from bench.data.preparation.order import distinct, distinct_pairs, numbering, order_by, ranks
+from bench.data.preparation.repeats import first_rows
 from bench.data.preparation.replaced import replaced
 from bench.data.preparation.runs import (
     Runs,
@@ -46,6 +48,7 @@ from bench.errors import UserError
 from bench.files import replacing
 
 CACHE = ".encoded"  # beside the prepared folders: vectors that encoders made
+REPEATED = "equal to an earlier one in user, item, behavior and time"
 UNFINISHED = ".unfinished"  # beside the prepared folders: what an interrupted preparation can go on from
 
 
@@ -59,6 +62,8 @@ class PrepareOptions:
     """Events of a user kept, the latest ones; null keeps all."""
     min_item_events: int = 1
     """Items with fewer raw events are dropped with their events, once, before users are counted."""
+    drop_duplicates: bool = False
+    """Of rows equal in user, item, behavior and time only the first is kept, before anything is counted."""
 
     def __post_init__(self) -> None:
         if self.keep_last == 0 or min(self.min_events, self.min_item_events, self.keep_last or 1) < 1:
@@ -79,6 +84,8 @@ class Kept:
     users_seen: int = 0
     most_events: int = 0
     """Of one user, before the filters."""
+    repeated: int = 0
+    """Rows dropped since they repeat an earlier one."""
 
     def add(self, seen: Mapping[str, int], target: int) -> None:
         """Count the next bucket, which has been written."""
@@ -86,6 +93,7 @@ class Kept:
         touched = read_frame(_bucket(self.folder, "touched", len(self.users)))
         self.users_seen += seen["users"]
         self.most_events = max(self.most_events, seen["most"])
+        self.repeated += seen["repeated"]
         self.users.append(distinct(events["user"]))
         self.items.append(distinct(touched["item"]))
         if sum(map(len, self.items[1:])) > len(self.items[0]):
@@ -183,13 +191,18 @@ def _keep(raw: RawData, options: PrepareOptions, work: Path, watch: Watch) -> tu
         whole = numbered(raw.events, raw.behaviors)
         frequent = frequent_items([whole], options.min_item_events)
         read, count = (lambda number: whole), 1
+    if options.drop_duplicates:
+        frequent = frequent_items((first_rows(read(n)) for n in range(count)), options.min_item_events)
     kept = Kept(work / f"kept-{_digest(asdict(options))}")
     kept.folder.mkdir(parents=True, exist_ok=True)
 
     def filtered(number: int) -> dict[str, int]:
         done = _bucket(kept.folder, "seen", number).with_suffix(".json")
         if not done.is_file():
-            seen = _filter(read(number), frequent, options, kept.folder, number)
+            bucket = read(number)
+            rows = first_rows(bucket) if options.drop_duplicates else bucket
+            seen = _filter(rows, frequent, options, kept.folder, number)
+            seen["repeated"] = len(bucket) - len(rows)
             with replacing(done) as partial:
                 partial.write_text(json.dumps(seen), encoding="utf-8")
         return dict(json.loads(done.read_text(encoding="utf-8")))
@@ -197,6 +210,14 @@ def _keep(raw: RawData, options: PrepareOptions, work: Path, watch: Watch) -> tu
     for number, seen in enumerate(mapped(filtered, range(count))):
         kept.add(seen, len(raw.behaviors))
         watch("events sorted", number + 1, count)
+    if kept.repeated:
+        tally.dropped[REPEATED] = kept.repeated
+    _require_events(kept, tally, raw.behaviors[-1], options)
+    return tally, kept
+
+
+def _require_events(kept: Kept, tally: Tally, target: str, options: PrepareOptions) -> None:
+    """Raise a UserError where the filters left no user, or no event of the target behavior."""
     if not kept.events:
         raise UserError(
             f"no user is left: of {kept.users_seen} users with {tally.events} events none has "
@@ -206,10 +227,9 @@ def _keep(raw: RawData, options: PrepareOptions, work: Path, watch: Watch) -> tu
         )
     if not kept.targets:
         raise UserError(
-            f"no '{raw.behaviors[-1]}' event (the target behavior) is left among {kept.events} events; "
+            f"no '{target}' event (the target behavior) is left among {kept.events} events; "
             "raise keep_last, lower min_events, or map another behavior to the target"
         )
-    return tally, kept
 
 
 def _filter(

@@ -8,6 +8,7 @@ import polars as pl
 from bench.data.preparation.check import check_events, check_raw
 from bench.data.preparation.content import item_table
 from bench.data.preparation.coverage import cautions_of
+from bench.data.preparation.repeats import Repeats, repeats_warning
 from bench.data.preparation.runs import Tally, Watch, of_part
 from bench.data.schema import EventStream, Position, RawData, StreamedFeatures
 from bench.errors import UserError
@@ -25,21 +26,25 @@ def check_raw_files(raw: RawData, watch: Watch) -> tuple[Tally, list[str]]:
         that begins with `warning` is none.
     """
     tally, items, findings = Tally(), pl.Series("item", [], pl.Int64), []
-    try:
-        check_raw(raw)
-        if isinstance(raw.events, EventStream):
-            for part in raw.events.parts(Position()):
-                check_events(part.events, raw.behaviors)
-                tally.add(**of_part(part))
-                found = part.events["item"].unique()
-                items = pl.concat([items, found]).unique() if len(items) else found
-                watch("rows read", tally.rows, tally.expected_rows(raw.events.size))
-        else:
-            tally = Tally(len(raw.events), len(raw.events))
-            items = raw.events["item"].unique()
-    except UserError as error:
-        return tally, [*tally.places, str(error)]
-    findings += tally.places
+    with Repeats() as repeats:
+        try:
+            check_raw(raw)
+            if isinstance(raw.events, EventStream):
+                start = Position()
+                for part in raw.events.parts(start):
+                    check_events(part.events, raw.behaviors)
+                    tally.add(**of_part(part))
+                    repeats.add(part.events, start)
+                    found, start = part.events["item"].unique(), part.end
+                    items = pl.concat([items, found]).unique() if len(items) else found
+                    watch("rows read", tally.rows, tally.expected_rows(raw.events.size))
+            else:
+                tally = Tally(len(raw.events), len(raw.events))
+                repeats.add(raw.events)
+                items = raw.events["item"].unique()
+        except UserError as error:
+            return tally, [*tally.places, str(error)]
+        findings += [*tally.places, *repeats_warning(raw, repeats)]
     if not tally.behaviors.get(raw.behaviors[-1]) and isinstance(raw.events, EventStream):
         findings.append(f"events: no '{raw.behaviors[-1]}', the target behavior; see the option behaviors")
     return tally, [*findings, *_content_faults(raw, items.sort(), watch)]

@@ -1,4 +1,7 @@
-"""Text files in blocks of whole lines, plain or gzip-compressed, from any earlier place on."""
+"""Text files in blocks of whole lines, plain or gzip-compressed, from any earlier place on.
+
+Only a line feed ends a line (a carriage return before it belongs to the end), no other separator of Unicode.
+"""
 
 import gzip
 import os
@@ -8,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from bench.data.readers.packing import is_gzip
 from bench.data.schema import Position
 from bench.errors import UserError
 
@@ -38,12 +42,12 @@ def blocks(files: Sequence[Path], start: Position, size: int = SIZE) -> Iterator
     """Yield the lines of files in order, in blocks of about `size` bytes.
 
     Args:
-        files: read one after another; `.gz` is decompressed.
+        files: read one after another; what is gzip-compressed is decompressed, whatever its name.
         start: `Position()`, or the end of a block.
         size: bytes of text.
 
     Raises:
-        UserError: a file cannot be read, or a compressed one is damaged or cut off.
+        UserError: a file cannot be read or is compressed in another way, or is damaged or cut off.
     """
     for number in range(start.file, len(files)):
         begin = start if number == start.file else Position(file=number)
@@ -54,17 +58,39 @@ def header_of(path: Path, needed: Sequence[str], separator: str = ",") -> tuple[
     """Return the columns named by the first line, which may stand in any order.
 
     Raises:
-        UserError: the header is missing or lacks a column.
+        UserError: the header is missing, lacks a column or names one twice.
     """
     first = next(blocks((path,), Position(), size=1)).text
     header = first.partition(b"\n")[0].decode("utf-8-sig", "replace").strip()
+    check_line_end(path, header)
     columns = tuple(name.strip() for name in header.split(separator))
-    missing = [name for name in needed if name not in columns]
-    if missing or len(set(columns)) < len(columns):
-        problem = f"no column '{missing[0]}'" if missing else "a column twice"
-        expected = f"expected a header with {', '.join(needed)}"
-        raise UserError(f"{path}: row 1: {problem} in '{header}', {expected}; put the header back")
+    if missing := [name for name in needed if name not in columns]:
+        problem = f"no column '{missing[0]}' in '{header}', expected a header with {', '.join(needed)}"
+        raise UserError(f"{path}: row 1: {problem}; put the header back")
+    check_header(path, columns)
     return columns
+
+
+def check_line_end(path: Path, header: str) -> None:
+    """Raise a UserError where a header holds the next lines, too: only line feeds end a line."""
+    if "\r" in header.rstrip("\r"):
+        problem = "carriage returns alone end its lines, expected line feeds, with or without them"
+        raise UserError(f"{path}: row 1: {problem}; save the file with the line ends of Unix or Windows")
+
+
+def check_header(path: Path, columns: Sequence[str], row: int = 1) -> None:
+    """Raise a UserError where two columns have one name: which of them is meant is not known.
+
+    Args:
+        path: of the file, for the message.
+        columns: names in the order of the file.
+        row: of the header.
+    """
+    for position, name in enumerate(columns):
+        if (first := columns.index(name)) < position:
+            where = f"'{name}' is column {first + 1} and column {position + 1}"
+            fix = "rename or remove one of them"
+            raise UserError(f"{path}: row {row}: the header names a column twice: {where}; {fix}")
 
 
 def bad_byte(line: bytes) -> str:
@@ -77,9 +103,10 @@ def bad_byte(line: bytes) -> str:
 
 
 def _of_file(path: Path, at: Position, size: int) -> Iterator[Block]:
+    packed = is_gzip(path)
     try:
         with path.open("rb") as disk:
-            texts = _unpacked if path.suffix == ".gz" else _plain
+            texts = _unpacked if packed else _plain
             for lines, read, last in texts(disk, at.offset, size):
                 if not lines:
                     raise UserError(f"{path}: row 1: nothing there, expected lines; get the file again")
@@ -88,7 +115,7 @@ def _of_file(path: Path, at: Position, size: int) -> Iterator[Block]:
                 yield Block(path, lines, at, end, read, last)
                 at = end
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        problem = f"after row {at.row}: the compressed file is damaged or cut off ({error})"
+        problem = f"after row {at.row}: cannot be read, the compressed file is damaged or cut off ({error})"
         raise UserError(f"{path}: {problem}; get the file again") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error}); see that the file is there") from error

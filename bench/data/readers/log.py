@@ -69,7 +69,7 @@ class Faults:
 
 @dataclass(frozen=True)
 class LogFiles(EventStream):
-    """Log files of one form, read one after another; plain, or gzip-compressed where the name ends in .gz."""
+    """Log files of one form, read one after another; plain or gzip-compressed."""
 
     files: tuple[Path, ...]
     columns: tuple[str, ...]
@@ -130,9 +130,8 @@ class LogFiles(EventStream):
             if sound is not None:
                 yield block, sound, Faults(0, [])
                 continue
-            lines = self._lines(block)
-            made = lines.lazy().select(WIDTH, *(f.value.alias(f.name) for f in self.fields))
-            typed = made.with_columns(self._good().alias(GOOD)).drop(WIDTH).collect()
+            lines, checked = self.checked(block)
+            typed = checked.select(GOOD, *(f.name for f in self.fields))
             bad = lines.filter(~typed[GOOD])
             faults = Faults(len(bad), [self._fault(line, block) for line in bad.head(PLACES).iter_slices(1)])
             if faults.count and self.on_bad_row == "error":
@@ -141,6 +140,13 @@ class LogFiles(EventStream):
                 problem = f"row {1 + self.header}: nothing there, expected events"
                 raise UserError(f"{block.path}: {problem}; get the file again")
             yield block, (typed.filter(GOOD) if faults.count else typed).drop(GOOD), faults
+
+    def checked(self, block: Block) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return the lines of a block as text, and typed with their row and whether all fields are right."""
+        lines = self._lines(block)
+        fields = [f.value.alias(f.name) for f in self.fields if f.name != ROW]
+        made = lines.lazy().select(ROW, WIDTH, *fields)
+        return lines, made.with_columns(self._good().alias(GOOD)).drop(WIDTH).collect()
 
     def table(self, ids: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
         """Read the files again for the items kept: column item and `columns` as they stand at its first row.
