@@ -28,11 +28,11 @@ class BehaviorDenoising(nn.Module):
         size = config.hidden_size
         join = nn.Linear(3 * size, size) if self.cond == "all" else None
         beside = sum(p.numel() for p in join.parameters()) if join is not None else 0
-        self.block = stage(3, size, size, config.cdmd_b, salt, beside)
+        self.block = stage(3, size, size, config.cdmd_b, salt, beside, config.packed)
         self.join = join if config.cdmd_b.replace == "none" else None
 
     def forward(
-        self, shallow: Tensor, mask: Tensor, deep: Tensor, deep_mask: Tensor, user: Tensor
+        self, shallow: Tensor, mask: Tensor, deep: Tensor, seen: Tensor, user: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Denoise streams (id, image, text).
 
@@ -40,18 +40,18 @@ class BehaviorDenoising(nn.Module):
             shallow: Y of the shallower behaviors, (3, B, Lc, D).
             mask: (B, Lc) bool.
             deep: Y of the target behavior, (3, B, Lf, D).
-            deep_mask: (B, Lf) bool.
+            seen: (B, Lc or 1, Lf) bool, which of its events each shallower event may see.
             user: (B,) int64.
 
         Returns:
             Z of the shallower behaviors, (3, B, Lc, D), and in training the error (3, B, Lc); None without a
             loss.
         """
-        denoised, error = self.block(shallow, mask, self.condition(deep), deep_mask[:, None], user)
+        denoised, error = self.block(shallow, mask, self.condition(deep), seen, user)
         return denoised, error
 
     def noise_errors(
-        self, shallow: Tensor, mask: Tensor, deep: Tensor, deep_mask: Tensor, user: Tensor
+        self, shallow: Tensor, mask: Tensor, deep: Tensor, seen: Tensor, user: Tensor
     ) -> Tensor | None:
         """Return the error of the predicted noise at each step, (T, 3, B, Lc), or None without a predictor.
 
@@ -59,7 +59,7 @@ class BehaviorDenoising(nn.Module):
         """
         if not isinstance(self.block, ConditionalDenoising):
             return None
-        return self.block.noise_errors(shallow, mask, self.condition(deep), deep_mask[:, None], user)
+        return self.block.noise_errors(shallow, mask, self.condition(deep), seen, user)
 
     def condition(self, deep: Tensor) -> Tensor:
         """Return h_c of Eq. 12 for each modality, (3, B, Lf, D)."""

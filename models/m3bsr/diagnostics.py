@@ -104,7 +104,7 @@ def noise_errors(model: "M3BSR", batch: Batch, events: Layout) -> dict[str, Diag
         shallow, deep = events.shallower, events.target
         done = model.denoised(batch, events).modality
         error = model.cdmd_b.noise_errors(
-            shallow.of(done), shallow.mask, deep.of(done), deep.mask, batch.user
+            shallow.of(done), shallow.mask, deep.of(done), shallow.sees(deep, model.causal), batch.user
         )
         if error is not None:
             found |= _rows("CDMD-B", MODALITIES, error, shallow.mask)

@@ -110,6 +110,9 @@ class MeanFusion(nn.Module):
 
     def forward(self, streams: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Return y (B, D) from the streams (3, B, Lb, D) of each behavior and their masks (B, Lb)."""
-        means = torch.cat([mean_vector(stream, mask) for stream, mask in streams])  # (n, B, D)
+        return self.of(torch.cat([mean_vector(stream, mask) for stream, mask in streams]))
+
+    def of(self, means: Tensor) -> Tensor:
+        """Return y (B, D) from the means (n, B, D)."""
         y: Tensor = self.project(torch.cat(means.unbind(0), -1))
         return y

@@ -7,14 +7,38 @@ and the item encoder.
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import UserError, hint
 from bench.interface import DatasetInfo, ItemContent
+from bench.models.m3bsr.cells import Packed
 from bench.models.m3bsr.config import M3BSRConfig
 from bench.nn.content import FeatureTable
 
 MODALITIES = ("id", "image", "text")
+PAPER_FIELDS = ("user", "brand", "seller")
+"""Fields that the paper has beside the item: Rec-Tmall brand, user and seller, Kuaishou the user."""
+
+
+def id_fields(wanted: tuple[str, ...] | None, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the fields of the ID modality beside the item: those that are wanted, the paper's, or all.
+
+    Args:
+        wanted: names, ("all",), or None for those of the paper that the data set has.
+        known: `user` and the attributes of the data set.
+
+    Raises:
+        UserError: a wanted field that the data set does not have.
+    """
+    if wanted is None:
+        return tuple(name for name in known if name in PAPER_FIELDS)
+    if wanted == ("all",):
+        return known
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"id_fields={name}: the data set has no such field; {hint(name, known)}")
+    return wanted
 
 
 class RawTable(nn.Module):
@@ -61,6 +85,8 @@ class InputLayer(nn.Module):
     A data set without images or texts has all of them absent: the learned vector stands in, and the stream is
     constant.
 
+    Packed, padding is not computed, and image and text of an item are projected once in a batch.
+
     Raises:
         UserError: an id field that the data set does not have.
     """
@@ -69,10 +95,8 @@ class InputLayer(nn.Module):
         super().__init__()
         width, size = config.id_size, config.hidden_size
         known = ("user", *sorted(info.content.attributes))
-        chosen = known if config.id_fields is None else config.id_fields
-        for name in chosen:
-            if name not in known:
-                raise UserError(f"id_fields={name}: the data set has no such field; {hint(name, known)}")
+        chosen = id_fields(config.id_fields, known)
+        self.packed = config.packed
         self.item = nn.Embedding(info.num_items + 1, width, padding_idx=0)
         self.user = nn.Embedding(info.num_users + 1, width) if "user" in chosen else None
         self.attribute_names = tuple(name for name in known[1:] if name in chosen)
@@ -129,6 +153,11 @@ class InputLayer(nn.Module):
 
     def id_stream(self, items: Tensor, user: Tensor) -> Tensor:
         """Return X[id], (B, L, D), zero where padded."""
+        if self.packed:
+            real = Packed(items > 0)
+            event = real.of_rows(user[None, :, None, None].expand(1, -1, -1, 1)).flatten()  # (n,)
+            ids = self.ids(items.flatten()[real.index][:, None], event.expand(len(real.index)))  # (n, 1, 16)
+            return real.unpack(self.project_id(ids[None, None, :, 0]))[0]
         stream: Tensor = self.project_id(self.ids(items, user)) * (items > 0)[..., None]
         return stream
 
@@ -139,6 +168,11 @@ class InputLayer(nn.Module):
         real = (items > 0)[None, ..., None]
         if raw := self._raw_tables():
             return tuple(table.raw(items)[None] * real for table in raw)
+        if self.packed:
+            events = Packed(items > 0)
+            distinct, which = torch.unique(items.flatten()[events.index], return_inverse=True)
+            vectors = [F.embedding(which, table(distinct)) for table in self.content]  # (n, D) each
+            return (events.unpack(torch.stack(vectors)[:, None]),)
         return (torch.stack([table(items) for table in self.content]) * real,)
 
     def finished(self, parts: tuple[Tensor, ...], mask: Tensor) -> Tensor:
