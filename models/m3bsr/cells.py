@@ -39,16 +39,17 @@ class Packed(Rectangle):
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__(mask)
-        self.index = mask.flatten().nonzero()[:, 0]  # (n,)
+        flat = mask.flatten()
+        self.index, self.rest = flat.nonzero()[:, 0], (~flat).nonzero()[:, 0]  # (n,), (B L - n,)
 
     def pack(self, streams: Tensor) -> Tensor:
         """Return the real cells of (G, B, L, D), (G, 1, n, D)."""
-        tokens: Tensor = _Pack.apply(streams.flatten(1, 2), self.index)
+        tokens: Tensor = _Pack.apply(streams.flatten(1, 2), self.index, self.rest)
         return tokens[:, None]
 
     def unpack(self, tokens: Tensor) -> Tensor:
         """Return (G, 1, n, D) put back to (G, B, L, D), zero where padded."""
-        flat: Tensor = _Unpack.apply(tokens[:, 0], self.index, self.mask.numel())
+        flat: Tensor = _Unpack.apply(tokens[:, 0], self.index, self.rest)
         return flat.unflatten(1, self.mask.shape)
 
     def of_rows(self, values: Tensor) -> Tensor:
@@ -71,24 +72,22 @@ class _Pack(Function):
     """(G, N, D) -> (G, n, D) at distinct places; its gradient is `_Unpack`, not a sum over equal places."""
 
     @staticmethod
-    def forward(ctx: Any, flat: Tensor, index: Tensor) -> Tensor:
-        ctx.save_for_backward(index)
-        ctx.cells = flat.shape[1]
+    def forward(ctx: Any, flat: Tensor, index: Tensor, rest: Tensor) -> Tensor:
+        ctx.save_for_backward(index, rest)
         return flat.index_select(1, index)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (index,) = ctx.saved_tensors
-        return _put(grad, index, ctx.cells), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _put(grad, *ctx.saved_tensors), None, None
 
 
 class _Unpack(Function):
-    """(G, n, D) -> (G, N, D), zero elsewhere."""
+    """(G, n, D) -> (G, N, D), zero at the places of the rest."""
 
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, index: Tensor, cells: int) -> Tensor:
+    def forward(ctx: Any, tokens: Tensor, index: Tensor, rest: Tensor) -> Tensor:
         ctx.save_for_backward(index)
-        return _put(tokens, index, cells)
+        return _put(tokens, index, rest)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
@@ -96,6 +95,6 @@ class _Unpack(Function):
         return grad.index_select(1, index), None, None
 
 
-def _put(tokens: Tensor, index: Tensor, cells: int) -> Tensor:
-    groups, _, size = tokens.shape
-    return tokens.new_zeros(groups, cells, size).index_copy_(1, index, tokens)
+def _put(tokens: Tensor, index: Tensor, rest: Tensor) -> Tensor:
+    out = tokens.new_empty(len(tokens), len(index) + len(rest), tokens.shape[-1])
+    return out.index_fill_(1, rest, 0).index_copy_(1, index, tokens)

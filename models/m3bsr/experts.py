@@ -40,13 +40,15 @@ class Layer(nn.Module):
         x = x + self._drop(self.output(attend(*heads, mask[:, None])))
         return self._feed(x)
 
-    def each(self, x: Tensor, events: Rectangle, allowed: Tensor) -> Tensor:
-        """Map tokens of events to tokens; allowed (B, L, L) says which of them a query may see."""
+    def each(self, x: Tensor, events: Rectangle, allowed: Tensor, asked: Rectangle) -> Tensor:
+        """Map tokens of events to tokens of those that are asked; allowed (B, L, L) says what each may see."""
         normed = self.norm_attention(x)
-        query = events.unpack(self.query(normed))
         key, value = events.unpack(self.key_and_value(normed)).chunk(2, -1)
+        if asked is not events:
+            x, normed = (asked.pack(events.unpack(part)) for part in (x, normed))
+        query = asked.unpack(self.query(normed))
         heads = (split_heads(part, self.heads) for part in (query, key, value))
-        x = x + self._drop(self.output(events.pack(attend(*heads, allowed))))
+        x = x + self._drop(self.output(asked.pack(attend(*heads, allowed))))
         return self._feed(x)
 
     def _feed(self, x: Tensor) -> Tensor:
@@ -94,35 +96,47 @@ class Encoder(nn.Module):
             x = layer(x, mask, last_only=number == len(self.layers) and not self.mean)
         return mean_vector(self.norm(x), mask) if self.mean else self.norm(x[:, :, -1])
 
-    def each(self, x: Tensor, mask: Tensor, age: Tensor, packed: bool) -> Tensor:
-        """Return the vector of each sequence up to each of its events.
+    def each(
+        self, x: Tensor, mask: Tensor, age: Tensor, last: tuple[Tensor, Tensor], packed: bool
+    ) -> Tensor:
+        """Return the vectors of sequences up to some of their events, (G, P, D).
+
+        The last layer runs at these events alone.
 
         Args:
             x: (G, B, L, D).
             mask: (B, L) bool.
             age: (B, L) int64, place of an event in its history counted from the end: -1 is the newest.
+            last: row and columns before the newest, each (P,), of the last event; row B for no event.
             packed: run on the real events alone.
-
-        Returns:
-            (G, B + 1, L, D), L at least 1; the newest cell of row B is that of a sequence without events.
         """
-        groups, batch, length, size = x.shape
-        missing = 0 if length else 1
+        missing = 0 if x.shape[2] else 1
         x = F.pad(x, (0, 0, missing, 0, 0, 1))
         mask, age = (F.pad(part, (missing, 0, 0, 1), value=end) for part, end in ((mask, False), (age, -1)))
         newest = torch.zeros_like(mask)
         newest[-1, -1] = True  # the learned token stands alone in a row of its own
         x = torch.where(newest[None, :, :, None], self.empty[:, :, None], x)
         events = cells(mask | newest, packed)
-        before = age[:, None] <= age[:, :, None]
         itself = torch.eye(mask.shape[1], dtype=torch.bool, device=x.device)
-        allowed = (before & mask[:, None]) | itself  # (B + 1, L, L); padding sees itself
+        allowed = ((age[:, None] <= age[:, :, None]) & mask[:, None]) | itself  # padding sees itself
+        place = (last[0] + 1) * mask.shape[1] - 1 - last[1]  # (P,)
         tokens = events.pack(x) + self._positions(events.pack(age[None, ..., None])[0, ..., 0])
-        for layer in self.layers:
-            assert isinstance(layer, Layer)
-            tokens = layer.each(tokens, events, allowed)
-        read = events.unpack(self.norm(tokens))
-        return running_mean(read, mask | newest) if self.mean else read
+        *lower, highest = (layer for layer in self.layers if isinstance(layer, Layer))
+        for layer in lower:
+            tokens = layer.each(tokens, events, allowed, events)
+        asked = events if self.mean else self._asked(events, place, packed)
+        vectors = asked.unpack(self.norm(highest.each(tokens, events, allowed, asked)))
+        vectors = running_mean(vectors, events.mask) if self.mean else vectors
+        return vectors.flatten(1, 2)[:, place]
+
+    @staticmethod
+    def _asked(events: Rectangle, place: Tensor, packed: bool) -> Rectangle:
+        """Return the cells at some places, or all events where these are no fewer."""
+        asked = torch.zeros_like(events.mask).flatten()
+        asked[place] = True
+        if not packed or asked.sum() == events.mask.sum():
+            return events
+        return cells(asked.view_as(events.mask), packed)
 
     def _positions(self, age: Tensor) -> Tensor:
         """Return (G, ..., D) for ages (...); a lookup of all groups at once."""
@@ -214,8 +228,8 @@ class SharedExpert(nn.Module):
         seen = y_mask[:, None] & (y_age[:, None] < age[:, :, None])
         heads = (split_heads(part, self.heads) for part in (events.unpack(self.query(x)), key, value))
         mixed = x + self.output(events.pack(attend(*heads, F.pad(seen, (0, 1), value=True))))  # Eq. 16
-        found = self.encoder.each(events.unpack(mixed), mask, age, packed)  # Eq. 17
-        return asking.latest(found, reads, 3 if self.in_time else 1)[0]
+        last = asking.latest(reads, 3 if self.in_time else 1)
+        return self.encoder.each(events.unpack(mixed), mask, age, last, packed)[0]  # Eq. 17
 
     def _tokens(self, joined: Tensor, events: Events, length: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the tokens of events (1, B, Lb or 3 Lb, D), their mask and their ages."""

@@ -29,22 +29,19 @@ class Events:
         everything = other.mask[:, None]
         return everything & (other.places[:, None] < self.places[:, :, None]) if causal else everything
 
-    def latest(self, vectors: Tensor, reads: "Reads", tokens: int = 1) -> Tensor:
-        """Return the vector of the last of these events up to each position, (G, P, D).
+    def latest(self, reads: "Reads", tokens: int = 1) -> tuple[Tensor, Tensor]:
+        """Return where the last of these events up to each position stands: row (P,) and how many columns
+        before the newest one (P,), int64. Row B, behind the last one, stands for no event.
 
         Args:
-            vectors: of each event, (G, B + 1, L', D) with its last token at the right; the newest cell of row
-                B is read where there is no event.
             reads: the positions.
-            tokens: per event.
+            tokens: columns of an event, of which the last is meant.
         """
         before = self.mask[reads.row] & (self.places[reads.row] <= reads.place[:, None])  # (P, Lb)
         number = torch.arange(1, before.shape[1] + 1, device=before.device)
         last = F.pad(before * number, (1, 0)).amax(1)  # 0 without an event
-        width = vectors.shape[2]
-        cell = reads.row * width + width - 1 - tokens * (before.shape[1] - last)
-        newest = (len(self.mask) + 1) * width - 1
-        return vectors.flatten(1, 2)[:, torch.where(last == 0, newest, cell)]
+        back = tokens * (before.shape[1] - last)
+        return torch.where(last == 0, len(self.mask), reads.row), back * (last > 0)
 
 
 @dataclass(frozen=True)

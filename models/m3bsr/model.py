@@ -221,8 +221,8 @@ class M3BSR(Recommender):
         for number, each in enumerate(events.each):
             encoder = self.unique[min(number, len(self.unique) - 1)]
             assert isinstance(encoder, Encoder)
-            vectors = encoder.each(each.of(streams), each.mask, each.places - events.length, packed)
-            unique.append(each.latest(vectors, reads))
+            age = each.places - events.length
+            unique.append(encoder.each(each.of(streams), each.mask, age, each.latest(reads), packed))
         return common, torch.cat(unique)
 
     def item_vectors(self, items: Tensor | None = None) -> Tensor:
