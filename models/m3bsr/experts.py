@@ -41,7 +41,7 @@ class Layer(nn.Module):
         return self._feed(x)
 
     def each(self, x: Tensor, events: Rectangle, allowed: Tensor, asked: Rectangle) -> Tensor:
-        """Map tokens of events to tokens of those that are asked; allowed (B, L, L) says what each may see."""
+        """Map tokens of events to those of the events asked; allowed (B, L, L) says what each may see."""
         normed = self.norm_attention(x)
         key, value = events.unpack(self.key_and_value(normed)).chunk(2, -1)
         if asked is not events:
