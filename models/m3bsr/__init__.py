@@ -33,58 +33,45 @@ CARDS = (
             "Diffusion-Based Feature Denoising, SIGIR 2025, arXiv:2508.05352"
         ),
         year=2025,
-        inputs="typed behaviors; item id, brand and seller, user id, image, text; view `causal` (every "
-        "event of a "
-        "window after what came before it)",
+        inputs="typed behaviors; item id, brand and seller, user id, image, text; view `causal`",
         reconstruction=True,
         deviations=(
-            "No official code was found: built from the paper with its errors corrected, each repair an "
-            "option.",
-            "Causal reading: an event sees what came before it; the paper draws no mask (reading=prefix "
-            "has none).",
+            "No official code was found: built from the paper with its errors corrected, by options.",
+            "Causal reading: an event sees what came before it; the paper draws no mask (`m3bsr:prefix`).",
             "CDMD-M sees the ids of its behavior up to an event, CDMD-B the favors before a click.",
-            "A behavior's vector at a position is that of its last event up to there; without one a "
-            "learned token.",
+            "Positions are places in the merged window, those of clicks and favors together, as in SASRec.",
+            "A behavior's vector at a position is that of its last event up to there, else a learned one.",
             "Targets are all events of the training part, clicks too; the paper sums over favors (Eq. 24).",
             "Eq. 1, 6: the mean is scaled by sqrt(1 - beta); the printed 1 - beta contradicts Eq. 7.",
-            "Eq. 7, 8: marginal noise (abar) and the bar in the root of the reverse step, as Eq. 12 has it.",
+            "Eq. 7, 8: marginal noise (abar) and the bar in the root of the reverse step, as in Eq. 12.",
             "The range [0.001, 0.1] is read as beta: as alpha it leaves no signal after ten steps.",
-            "T = 10 (15 in 5.1.3, 10 in 5.4), taken back in one leap (reverse_steps=1) that costs a tenth.",
-            "Training starts the chain from noise, inference from its mean; train_start=mean makes them "
-            "equal.",
+            "T = 10 (15 in 5.1.3, 10 in 5.4), taken back in one leap (reverse_steps=1) for its cost.",
+            "The chain starts from noise in training, from its mean in inference; train_start=mean: alike.",
             "Eq. 9: the predictor has an own path, a time embedding and a FFN beside the cross attention.",
             "Eq. 9, 12: a learned null token stands beside the condition, for users without favors.",
             "Eq. 10, 13: error of the predicted noise, a mean over valid positions and steps.",
             "Eq. 10, 13: their gradient reaches the predictor alone (detach_streams).",
             "Eq. 12: the condition of a modality is the same modality of the favor stream.",
-            "Eq. 14-15: the modalities of an event are joined by one linear map, 3 d to d, for all "
-            "behaviors.",
-            "Eq. 16: every event asks the favors before it and keeps a residual; the paper prints two "
-            "arguments.",
+            "Eq. 14-15: one linear map, 3 d to d, joins the modalities of an event, for all behaviors.",
+            "Eq. 16: every event asks the favors before it and keeps a residual; printed: two arguments.",
             "Eq. 17-19: one pre-norm layer a Transformer, read at the last event.",
             "Eq. 20: the numerator is the vector itself; as printed, total collapse is a minimum.",
-            "Eq. 22: the concatenation of the unique experts is projected to the width of the shared one.",
+            "Eq. 22: the joined unique vectors are projected to the width of the shared one.",
             "Eq. 23: scores come from an item encoder over id, image and text, not from a free matrix.",
             "Eq. 23: b starts at the log frequency of the training targets.",
             "Eq. 24: full softmax up to 100,000 items, above it one with 2,048 uniform negatives.",
-            "Eq. 3: fields user, brand and seller where a data set has them (id_fields=all takes every "
-            "attribute).",
-            "Eq. 3: no biases at the start, which behind small tables made up nearly all of the id stream.",
-            "Output weights of the noise predictor start at a tenth of the usual size, near the identity.",
+            "Eq. 3: fields user, brand, seller where they exist; id_fields=all takes every attribute.",
+            "Eq. 3: no biases at the start; behind small tables they were nearly all of the id stream.",
+            "The noise predictor's output weights start at a tenth of the usual size, near the identity.",
             "Diffusion runs on projected, normalised features: raw CLIP vectors drown in the noise.",
-            "Batch 32 windows and learning rate 3e-3, by validation on MovieLens-100K (the paper: 1024, "
-            "1e-3).",
+            "Batch 32 windows and learning rate 3e-3, chosen on ml-100k (the paper: 1024, 1e-3).",
         ),
         notes=(
-            "What it reduces to. More than two behaviors: every shallower one is denoised under the "
-            "deepest, and "
-            "the shared expert reads all events. One behavior: CDMD-B is left out, and the shared expert is "
-            "self-attention. No favor yet: CDMD-B and the shared expert see a learned null token. No "
-            "image or no "
-            "text, of an item or of all: a learned vector stands in, and without both the model reads "
-            "ids alone.\n"
-            "What was measured (what denoising brings, what the readings cost, how the settings were chosen) "
-            "stands in models/m3bsr/NOTES.md."
+            "What it reduces to. More than two behaviors: every shallower one is denoised under the deepest. "
+            "One behavior: CDMD-B is left out, and the shared expert is self-attention. No favor yet: CDMD-B "
+            "and the shared expert see a learned null token. No image or no text, of an item or of all: a "
+            "learned vector stands in, and without both the model reads ids alone.\n"
+            "What was measured stands in models/m3bsr/NOTES.md."
         ),
         variants={
             "no_cdmd_m": ("w/o CDMD-M", {"cdmd_m.replace": "identity"}),
@@ -145,17 +132,14 @@ CARDS = (
             "warmup_steps": 0,
         },
         deviations=(
-            "No official code was found. Every equation is taken as printed where it can be run at all.",
+            "No official code was found. Every equation is taken as printed where it can run at all.",
             "As in `m3bsr`, since they cannot run: sqrt(1 - beta) in Eq. 1 and 6, beta for [0.001, 0.1].",
-            "As in `m3bsr`: the state h_t in Eq. 12, {image, text} in Eq. 10, {id, image, text} in Eq. 13.",
-            "Eq. 8 has no bar and Eq. 12 has one, Eq. 10 two terms and Eq. 13 one, as printed; the noise "
-            "of both "
-            "is that of one step.",
+            "As in `m3bsr`: state h_t in Eq. 12; {image, text} in Eq. 10, {id, image, text} in Eq. 13.",
+            "Eq. 8 has no bar and Eq. 12 has one; both predict the noise of one step, as Eq. 7 prints it.",
+            "Eq. 10 has two terms and Eq. 13 one; their sums over users, events, streams, steps are means.",
             "Eq. 22: h_common is repeated six times; printed, the terms have widths d and 6 d.",
-            "Where nothing is printed (joins, pooling, layers, heads, null token, residual of Eq. 16, "
-            "start of the "
-            "chain, settings) it is as in `m3bsr:prefix`; T = 10 of 5.4 and Table 2, not the 15 of 5.1.3.",
-            "Sums of losses over users, events, streams and steps are means.",
+            "Joins, pooling, layers, heads, null token, residual, start of the chain: as in `m3bsr:prefix`.",
+            "T = 10, the value of 5.4 and of Table 2, not the 15 of 5.1.3; settings as in `m3bsr:prefix`.",
         ),
         notes="What each printed equation does, in numbers, stands in models/m3bsr/NOTES.md.",
     ),

@@ -96,9 +96,7 @@ class Encoder(nn.Module):
             x = layer(x, mask, last_only=number == len(self.layers) and not self.mean)
         return mean_vector(self.norm(x), mask) if self.mean else self.norm(x[:, :, -1])
 
-    def each(
-        self, x: Tensor, mask: Tensor, age: Tensor, last: tuple[Tensor, Tensor], packed: bool
-    ) -> Tensor:
+    def each(self, x: Tensor, mask: Tensor, age: Tensor, last: tuple[Tensor, Tensor], packed: bool) -> Tensor:
         """Return the vectors of sequences up to some of their events, (G, P, D).
 
         The last layer runs at these events alone.
