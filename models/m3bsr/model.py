@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.interface import Batch, Causal, DatasetInfo, Diagnostic, Next, Recommender, Stage, TrainingEvents
@@ -194,7 +195,8 @@ class M3BSR(Recommender):
             return y
         reads = reads or events.newest()
         means = [running_mean(streams, events.behavior == b + 1) for b in range(len(events.each))]
-        return fusion.of(torch.cat(means)[:, reads.row, reads.place])
+        before = F.pad(torch.cat(means), (0, 0, 1, 0))  # 0 stands before the first event
+        return fusion.of(before[:, reads.row, reads.place + 1])
 
     def experts(
         self, streams: Tensor, events: Layout, reads: Reads | None = None

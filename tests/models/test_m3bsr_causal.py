@@ -12,7 +12,7 @@ from bench.contract import events as example_events
 from bench.contract import training_batches
 from bench.errors import UserError
 from bench.example import example_info
-from bench.interface import Causal, Next
+from bench.interface import Batch, Causal, Next
 from bench.models.m3bsr import CARDS
 from bench.models.m3bsr.config import M3BSRConfig
 from bench.models.m3bsr.layout import Reads, layout
@@ -204,6 +204,21 @@ def test_an_ablation_loses_its_term_in_the_causal_reading():
     lost = {form: terms - set(loss_of(causal(VARIANTS[form]), windows())) for form in VARIANTS}
     expected = {"no_cdmd_m": {"modality"}, "no_cdmd_b": {"behavior"}, "no_meie": {"contrast"}}
     assert lost == {"no_shared": set(), "no_disent": set(), **expected}
+
+
+@pytest.mark.parametrize("form", ["default", "no_meie", "tokens_both"])
+def test_histories_without_a_column_score_as_those_without_an_event(form):
+    model, zeros = causal(FORMS[form]), torch.zeros(2, L, dtype=torch.int64)
+    nothing = [Batch(torch.arange(2), part, part, part) for part in (zeros, zeros[:, :0])]
+    torch.testing.assert_close(*(scores(model, data) for data in nothing))
+
+
+def test_autocast_trains_near_the_exact_loss_and_scores_in_float32():
+    terms, exact = (loss_of(causal({"autocast": asked}), windows()) for asked in (True, False))
+    terms["loss"].backward()
+    assert terms["loss"].dtype == torch.float32
+    assert terms["loss"].item() == pytest.approx(exact["loss"].item(), rel=0.02)
+    assert scores(causal({"autocast": True}), windows()).dtype == torch.float32
 
 
 @pytest.mark.parametrize("behaviors", [("favor",), ("view", "cart", "buy")])
