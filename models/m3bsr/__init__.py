@@ -69,8 +69,8 @@ CARDS = (
         notes=(
             "What it reduces to. More than two behaviors: every shallower one is denoised under the deepest. "
             "One behavior: CDMD-B is left out, and the shared expert is self-attention. No favor yet: CDMD-B "
-            "and the shared expert see a learned null token. No image or no text, of an item or of all: a "
-            "learned vector stands in, and without both the model reads ids alone.\n"
+            "and the shared expert see a learned null token. No image or no text of an item: a learned "
+            "vector stands in; of all items: the modality has no stream (absent=constant keeps one).\n"
             "What was measured stands in models/m3bsr/NOTES.md."
         ),
         variants={
@@ -84,6 +84,7 @@ CARDS = (
                 {
                     "reading": "prefix",
                     "packed": False,
+                    "absent": "constant",
                     "meie.share": "click_to_favor",
                     "cdmd_m.reverse_steps": None,
                     "cdmd_b.reverse_steps": None,
@@ -112,6 +113,7 @@ CARDS = (
         options={
             "reading": "prefix",
             "packed": False,
+            "absent": "constant",
             "cdmd_m.loss": "printed",
             "cdmd_m.predictor": "printed",
             "cdmd_m.reverse_steps": None,

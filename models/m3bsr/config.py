@@ -170,6 +170,9 @@ class M3BSRConfig:
     id_fields: tuple[str, ...] | None = None
     """Fields of the ID modality beside the item (Eq. 3), `user` and attributes of the data set; None takes
     those of the paper (user, brand, seller) that there are, `all` takes all."""
+    absent: Literal["left_out", "constant"] = "left_out"
+    """A modality that no item of the data set has: without streams and experts, or a constant stream of its
+    learned vector (as for single items that lack it)."""
     trainable_features: bool = False
     """Image and text vectors move in training."""
     space: Literal["projected", "raw_standardized"] = "projected"

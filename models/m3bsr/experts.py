@@ -155,15 +155,18 @@ class Encoder(nn.Module):
 class SharedExpert(nn.Module):
     """What behaviors have in common: events of one query those of the other, then an encoder.  # Eq. 14-17"""
 
-    def __init__(self, size: int, max_history: int, options: Experts) -> None:
+    def __init__(self, size: int, max_history: int, options: Experts, modalities: int = 3) -> None:
         super().__init__()
         self.heads, self.share, self.in_time = options.num_heads, options.share, options.concat == "time"
-        self.concat = None if self.in_time else nn.Linear(3 * size, size)  # one map for all behaviors
+        self.tokens = modalities if self.in_time else 1
+        """Of an event."""
+        # one map for all behaviors
+        self.concat = None if self.in_time else nn.Linear(modalities * size, size)
         self.query = GroupedLinear(1, size, size, bias=False)
         self.key_and_value = GroupedLinear(1, size, 2 * size, bias=False)
         self.output = GroupedLinear(1, size, size)
         self.null = nn.Parameter(torch.randn(1, 1, 1, size) * 0.02)
-        length = max_history * (3 if self.in_time else 1)
+        length = max_history * self.tokens
         # a position of training has an event always, if not one of each behavior
         self.encoder = Encoder(1, size, length, options, empties=self.share != "every_event")
 
@@ -171,9 +174,9 @@ class SharedExpert(nn.Module):
         """Return h_common.
 
         Args:
-            shallow: (3, B, Lc, D), the denoised streams of the shallower behaviors.
+            shallow: (M, B, Lc, D), the denoised streams of the shallower behaviors.
             mask: (B, Lc) bool.
-            deep: (3, B, Lf, D), the streams of the target behavior.
+            deep: (M, B, Lf, D), the streams of the target behavior.
             deep_mask: (B, Lf) bool.
 
         Returns:
@@ -190,7 +193,7 @@ class SharedExpert(nn.Module):
         event up to the position.
 
         Args:
-            streams: Z, (3, B, L, D), of all behaviors.
+            streams: Z, (M, B, L, D), of all behaviors.
             events: where the behaviors stand in them.
             reads: the positions.
             packed: run on the real events alone.
@@ -207,7 +210,7 @@ class SharedExpert(nn.Module):
         return torch.stack(found).mean(0)
 
     def _joined(self, streams: Tensor, mask: Tensor, packed: bool) -> Tensor:
-        """Return H of all behaviors, (1, B, L, D), from their streams (3, B, L, D)."""
+        """Return H of all behaviors, (1, B, L, D), from their streams (M, B, L, D)."""
         assert self.concat is not None
         real = cells(mask, packed)
         return real.unpack(self.concat(torch.cat(real.pack(streams).unbind(0), -1))[None])
@@ -226,17 +229,17 @@ class SharedExpert(nn.Module):
         seen = y_mask[:, None] & (y_age[:, None] < age[:, :, None])
         heads = (split_heads(part, self.heads) for part in (events.unpack(self.query(x)), key, value))
         mixed = x + self.output(events.pack(attend(*heads, F.pad(seen, (0, 1), value=True))))  # Eq. 16
-        last = asking.latest(reads, 3 if self.in_time else 1)
+        last = asking.latest(reads, self.tokens)
         return self.encoder.each(events.unpack(mixed), mask, age, last, packed)[0]  # Eq. 17
 
     def _tokens(self, joined: Tensor, events: Events, length: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the tokens of events (1, B, Lb or 3 Lb, D), their mask and their ages."""
+        """Return the tokens of events (1, B, Lb or M Lb, D), their mask and their ages."""
         x, mask, age = events.of(joined), events.mask, events.places - length
         if not self.in_time:
             return x, mask, age
-        within = torch.arange(3, device=age.device)
-        ages = (3 * age[..., None] + within).flatten(1)  # the newest token is -1 again
-        return x.permute(1, 2, 0, 3).flatten(1, 2)[None], mask.repeat_interleave(3, 1), ages
+        within = torch.arange(self.tokens, device=age.device)
+        ages = (self.tokens * age[..., None] + within).flatten(1)  # the newest token is -1 again
+        return x.permute(1, 2, 0, 3).flatten(1, 2)[None], mask.repeat_interleave(self.tokens, 1), ages
 
     def _read(self, asking: Tensor, mask: Tensor, asked: Tensor, asked_mask: Tensor) -> Tensor:
         """Return (B, D) from the events (1, B, L, D) of one behavior that query those of the other."""
@@ -249,10 +252,10 @@ class SharedExpert(nn.Module):
         return pooled
 
     def _fused(self, streams: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return H_b and its mask from (3, B, L, D): (1, B, L, D), or (1, B, 3 L, D) side by side in time.
+        """Return H_b and its mask from (M, B, L, D): (1, B, L, D), or (1, B, M L, D) side by side in time.
 
         Tokens of one event stay neighbors, which keeps the padding on the left.  # Eq. 14, 15
         """
         if self.concat is not None:
             return self.concat(torch.cat(streams.unbind(0), -1))[None], mask
-        return streams.permute(1, 2, 0, 3).flatten(1, 2)[None], mask.repeat_interleave(3, 1)
+        return streams.permute(1, 2, 0, 3).flatten(1, 2)[None], mask.repeat_interleave(self.tokens, 1)

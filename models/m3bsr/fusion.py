@@ -109,7 +109,7 @@ class MeanFusion(nn.Module):
         self.project = nn.Linear(unique * size, size)
 
     def forward(self, streams: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Return y (B, D) from the streams (3, B, Lb, D) of each behavior and their masks (B, Lb)."""
+        """Return y (B, D) from the streams (M, B, Lb, D) of each behavior and their masks (B, Lb)."""
         return self.of(torch.cat([mean_vector(stream, mask) for stream, mask in streams]))
 
     def of(self, means: Tensor) -> Tensor:

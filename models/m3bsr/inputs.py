@@ -21,6 +21,14 @@ PAPER_FIELDS = ("user", "brand", "seller")
 """Fields that the paper has beside the item: Rec-Tmall brand, user and seller, Kuaishou the user."""
 
 
+def modalities(content: ItemContent, absent: str) -> tuple[str, ...]:
+    """Return the modalities that a model has streams of: the id, and image and text that some item has, or
+    both where an absent one is `constant`.
+    """
+    held = [name for name in MODALITIES[1:] if name in content.present and content.present[name].any()]
+    return MODALITIES if absent == "constant" else ("id", *held)
+
+
 def id_fields(wanted: tuple[str, ...] | None, known: tuple[str, ...]) -> tuple[str, ...]:
     """Return the fields of the ID modality beside the item: those that are wanted, the paper's, or all.
 
@@ -82,8 +90,8 @@ class RawTable(nn.Module):
 class InputLayer(nn.Module):
     """Turns item ids into the streams X[m], m in (id, image, text).
 
-    A data set without images or texts has all of them absent: the learned vector stands in, and the stream is
-    constant.
+    Of a data set without images or texts these have no stream, or (absent=constant) a constant one: the
+    learned vector stands in.
 
     Packed, padding is not computed, and image and text of an item are projected once in a batch.
 
@@ -96,7 +104,7 @@ class InputLayer(nn.Module):
         width, size = config.id_size, config.hidden_size
         known = ("user", *sorted(info.content.attributes))
         chosen = id_fields(config.id_fields, known)
-        self.packed = config.packed
+        self.packed, self.size = config.packed, size
         self.item = nn.Embedding(info.num_items + 1, width, padding_idx=0)
         self.user = nn.Embedding(info.num_users + 1, width) if "user" in chosen else None
         self.attribute_names = tuple(name for name in known[1:] if name in chosen)
@@ -110,10 +118,13 @@ class InputLayer(nn.Module):
             nn.Linear(fields * width, width), nn.GELU(), nn.Linear(width, width)
         )  # Eq. 3
         self.no_user = info.num_users
+        self.modalities = modalities(info.content, config.absent)
+        """The id first; M of them."""
         self.project_id = nn.Sequential(nn.Linear(width, size), nn.LayerNorm(size))
         table = RawTable if config.space == "raw_standardized" else FeatureTable
         self.content = nn.ModuleList(
-            table(info.content, name, size, trainable=config.trainable_features) for name in MODALITIES[1:]
+            table(info.content, name, size, trainable=config.trainable_features)
+            for name in self.modalities[1:]
         )  # Eq. 4, 5
         self._start()
         self.shapes = self._shapes(size)
@@ -130,7 +141,10 @@ class InputLayer(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def _shapes(self, size: int) -> tuple[tuple[int, int], ...]:
-        return tuple((1, table.features.shape[1]) for table in self._raw_tables()) or ((2, size),)
+        if not len(self.content):
+            return ()
+        raw = tuple((1, table.features.shape[1]) for table in self._raw_tables())
+        return raw or ((len(self.content), size),)
 
     def _raw_tables(self) -> list[RawTable]:
         return [table for table in self.content if isinstance(table, RawTable)]
@@ -148,7 +162,7 @@ class InputLayer(nn.Module):
         return self.join(torch.cat(fields, -1))
 
     def modality(self, index: int, items: Tensor) -> Tensor:
-        """Return (..., D) for `image` (1) or `text` (2)."""
+        """Return (..., D) for the modality at an index from 1 on."""
         return self.content[index - 1](items)
 
     def id_stream(self, items: Tensor, user: Tensor) -> Tensor:
@@ -165,6 +179,8 @@ class InputLayer(nn.Module):
         """Return what CDMD-M denoises of items (B, L), in parts (G, B, L, width) of the `shapes`, zero where
         padded: X[image] and X[text] together, or the raw vectors each alone.
         """
+        if not self.shapes:
+            return ()
         real = (items > 0)[None, ..., None]
         if raw := self._raw_tables():
             return tuple(table.raw(items)[None] * real for table in raw)
@@ -176,8 +192,10 @@ class InputLayer(nn.Module):
         return (torch.stack([table(items) for table in self.content]) * real,)
 
     def finished(self, parts: tuple[Tensor, ...], mask: Tensor) -> Tensor:
-        """Return image and text, (2, B, L, D), from the parts of the content streams; mask is (B, L) bool."""
+        """Return image and text, (M - 1, B, L, D), from the parts of the content streams; mask is (B, L)."""
         raw = self._raw_tables()
+        if not parts:
+            return self.item.weight.new_zeros(0, *mask.shape, self.size)
         if not raw:
             return parts[0]
         done = [table.finish(part) for table, part in zip(raw, parts, strict=True)]

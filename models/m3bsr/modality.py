@@ -40,7 +40,7 @@ class ModalityDenoising(nn.Module):
             user: (B,) int64.
 
         Returns:
-            Y[m] in parts, and in training the error (2, B, L); None without a loss.
+            Y[m] in parts, and in training the error (M - 1, B, L); None without a loss.
         """
         given = self._given(content, ids, behavior)
         done = [block(*part, user) for block, part in zip(self.blocks, given, strict=True)]
@@ -50,7 +50,7 @@ class ModalityDenoising(nn.Module):
     def noise_errors(
         self, content: tuple[Tensor, ...], ids: Tensor, behavior: Tensor, user: Tensor
     ) -> Tensor | None:
-        """Return the error of the predicted noise at each step, (T, 2, B, L), or None without a predictor.
+        """Return the error of the predicted noise at each step, (T, M - 1, B, L), None without a predictor.
 
         Arguments as in `forward`.
         """

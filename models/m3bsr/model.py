@@ -26,9 +26,9 @@ class Denoised:
     """A batch after both denoising stages."""
 
     modality: Tensor
-    """Y, (3, B, L, D), zero where padded."""
+    """Y, (M, B, L, D), zero where padded."""
     behavior: Tensor
-    """Z, (3, B, L, D); events of the target behavior as in Y."""
+    """Z, (M, B, L, D); events of the target behavior as in Y."""
     errors: dict[str, Tensor]
     """L_m (`modality`) and L_b (`behavior`), where the stage has a loss and in training alone."""
 
@@ -54,16 +54,19 @@ class M3BSR(Recommender):
         self.inputs = InputLayer(config, info)
         self.cdmd_m = ModalityDenoising(config, self.inputs.shapes)
         # with one behavior there is nothing shallower to be denoised
-        self.cdmd_b = BehaviorDenoising(config, salt=len(self.inputs.shapes)) if count > 1 else None
-        self.shared = SharedExpert(size, config.max_history, meie) if meie.enabled and meie.shared else None
-        encoders = (1 if meie.tie_behaviors else count) if meie.enabled else 0
-        self.unique = nn.ModuleList(Encoder(3, size, config.max_history, meie) for _ in range(encoders))
-        self.fusion = (
-            RoutingFusion(config.fusion, 3 * count, size, meie.shared)
-            if meie.enabled
-            else MeanFusion(3 * count, size)
+        names, streams = self.inputs.modalities, len(self.inputs.modalities)
+        self.cdmd_b = BehaviorDenoising(config, len(self.inputs.shapes), names) if count > 1 else None
+        self.shared = (
+            SharedExpert(size, config.max_history, meie, streams) if meie.enabled and meie.shared else None
         )
-        self.items = make_head(config, info.num_items, self.fusion.width)
+        encoders = (1 if meie.tie_behaviors else count) if meie.enabled else 0
+        self.unique = nn.ModuleList(Encoder(streams, size, config.max_history, meie) for _ in range(encoders))
+        self.fusion = (
+            RoutingFusion(config.fusion, streams * count, size, meie.shared)
+            if meie.enabled
+            else MeanFusion(streams * count, size)
+        )
+        self.items = make_head(config, info.num_items, self.fusion.width, streams - 1)
         self.register_buffer("target_share", torch.zeros(info.num_items + 1), persistent=False)
 
     def stages(self) -> tuple[Stage, ...]:
@@ -109,7 +112,7 @@ class M3BSR(Recommender):
             interest, target, self.item_vectors, self.items.bias, self.target_share, c.softmax, weights
         )  # Eq. 24
         terms = streams.errors
-        if vectors is not None:
+        if vectors is not None and len(vectors) > 1:
             terms = {"contrast": disentanglement(vectors, c.disent), **terms}  # Eq. 20
         lambdas = {"contrast": c.disent.weight, "modality": c.cdmd_m.weight, "behavior": c.cdmd_b.weight}
         loss = main
@@ -170,12 +173,12 @@ class M3BSR(Recommender):
         """Read interests from the denoised streams.
 
         Args:
-            streams: Z, (3, B, L, D).
+            streams: Z, (M, B, L, D).
             events: where the behaviors stand in them.
             reads: P positions to read at, in the causal reading alone; None is the end of each row, P = B.
 
         Returns:
-            y (P, width), and the interest vectors (1 + 3 A, P, D), h_common first where there is one, or None
+            y (P, width), and the interest vectors (1 + M A, P, D), h_common first where there is one, or None
             without experts.
         """
         with self._mixed_precision():
@@ -201,7 +204,7 @@ class M3BSR(Recommender):
     def experts(
         self, streams: Tensor, events: Layout, reads: Reads | None = None
     ) -> tuple[Tensor | None, Tensor]:
-        """Return h_common (P, D), or None, and the unique vectors u, (3 A, P, D).  # Eq. 14-19"""
+        """Return h_common (P, D), or None, and the unique vectors u, (M A, P, D).  # Eq. 14-19"""
         if self.causal:
             return self._causal_experts(streams, events, reads or events.newest())
         common = None

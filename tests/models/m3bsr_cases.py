@@ -15,6 +15,23 @@ from bench.models.m3bsr.model import M3BSR
 
 N, USERS, L = 30, 9, 8
 SIZE = 16  # of a denoising block alone
+VARIANTS = {name: options for name, (_, options) in CARDS[0].variants.items() if name != "prefix"}
+FORMS = {
+    **VARIANTS,
+    "default": {},
+    "all_steps": {"cdmd_m.reverse_steps": None, "cdmd_b.reverse_steps": 3},
+    "clicks_ask": {"meie.share": "click_to_favor"},
+    "both_ask": {"meie.share": "both"},
+    "tokens": {"meie.concat": "time"},
+    "tokens_both": {"meie.concat": "time", "meie.share": "both"},
+    "two_layers": {"meie.layers": 2, "meie.pool": "mean"},
+    "tied": {"meie.tie_behaviors": True},
+    "networks": {"cdmd_m.replace": "mlp", "cdmd_b.replace": "mlp"},
+    "raw": {"space": "raw_standardized"},
+    "all_modalities": {"cdmd_b.cond": "all"},
+    "tile": {"fusion": "tile", "head": "linear"},
+    "noised": {"cdmd_m.infer_start": "noised"},
+}
 
 
 def content(image=True, text=True):

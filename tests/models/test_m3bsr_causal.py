@@ -6,35 +6,16 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from m3bsr_cases import L, N, batch, build, causal, loss_of, scores, windows
+from m3bsr_cases import FORMS, VARIANTS, L, N, batch, build, causal, loss_of, scores, windows
 
 from bench.contract import events as example_events
 from bench.contract import training_batches
 from bench.errors import UserError
 from bench.example import example_info
 from bench.interface import Batch, Causal, Next
-from bench.models.m3bsr import CARDS
 from bench.models.m3bsr.config import M3BSRConfig
 from bench.models.m3bsr.layout import Reads, layout
 from bench.models.m3bsr.model import M3BSR
-
-VARIANTS = {name: options for name, (_, options) in CARDS[0].variants.items() if name != "prefix"}
-FORMS = {
-    **VARIANTS,
-    "default": {},
-    "all_steps": {"cdmd_m.reverse_steps": None, "cdmd_b.reverse_steps": 3},
-    "clicks_ask": {"meie.share": "click_to_favor"},
-    "both_ask": {"meie.share": "both"},
-    "tokens": {"meie.concat": "time"},
-    "tokens_both": {"meie.concat": "time", "meie.share": "both"},
-    "two_layers": {"meie.layers": 2, "meie.pool": "mean"},
-    "tied": {"meie.tie_behaviors": True},
-    "networks": {"cdmd_m.replace": "mlp", "cdmd_b.replace": "mlp"},
-    "raw": {"space": "raw_standardized"},
-    "all_modalities": {"cdmd_b.cond": "all"},
-    "tile": {"fusion": "tile", "head": "linear"},
-    "noised": {"cdmd_m.infer_start": "noised"},
-}
 
 
 def every_position(data):
