@@ -209,14 +209,14 @@ class M3BSRConfig:
     """Favors drawn as targets per user and epoch; None takes all; `prefix` alone."""
     autocast: bool = False
     """bfloat16 for the products of experts, fusion and item encoder; diffusion and loss stay in float32."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 5e-3
     """Of Adam; the paper searches {1e-5, 1e-4, 1e-3} at batch 1024."""
     batch_size: int = 32
     """Windows, under `prefix` targets, per optimizer step; the paper has 1024 targets."""
     micro_batch: int = 64
     """Windows or targets per backward pass; bounds memory. Under `prefix` it changes no gradient but by the
     noise drawn; causal windows weigh alike, whatever number of targets their part of the batch has."""
-    warmup_steps: int = 0
+    warmup_steps: int = 50
     """Steps over which the learning rate rises linearly."""
     epochs: int = 200
     """Most epochs."""
