@@ -118,7 +118,8 @@ class Encoder(nn.Module):
         itself = torch.eye(mask.shape[1], dtype=torch.bool, device=x.device)
         allowed = ((age[:, None] <= age[:, :, None]) & mask[:, None]) | itself  # padding sees itself
         place = (last[0] + 1) * mask.shape[1] - 1 - last[1]  # (P,)
-        tokens = events.pack(x) + self._positions(events.pack(age[None, ..., None])[0, ..., 0])
+        known = age.masked_fill(~mask, -1)[None, ..., None]  # padding may stand before the oldest place
+        tokens = events.pack(x) + self._positions(events.pack(known)[0, ..., 0])
         *lower, highest = (layer for layer in self.layers if isinstance(layer, Layer))
         for layer in lower:
             tokens = layer.each(tokens, events, allowed, events)
@@ -137,10 +138,10 @@ class Encoder(nn.Module):
         return cells(asked.view_as(events.mask), packed)
 
     def _positions(self, age: Tensor) -> Tensor:
-        """Return (G, ..., D) for ages (...); a lookup of all groups at once."""
+        """Return (G, ..., D) for ages (...), -1 to -max_length; a lookup of all groups at once."""
         groups, _, length, size = self.positions.shape
         table = self.positions[:, 0].transpose(0, 1).flatten(1)  # (length, G * D)
-        return F.embedding((age + length).clamp(min=0), table).unflatten(-1, (groups, size)).movedim(-2, 0)
+        return F.embedding(age + length, table).unflatten(-1, (groups, size)).movedim(-2, 0)
 
     def _fill_empty(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Put the learned token at the last position of rows without events."""

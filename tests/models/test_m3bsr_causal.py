@@ -187,6 +187,17 @@ def test_an_ablation_loses_its_term_in_the_causal_reading():
     assert lost == {"no_shared": set(), "no_disent": set(), **expected}
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_more_padding_changes_no_score_and_more_events_than_there_are_places_are_an_error(packed):
+    model, data = causal({"packed": packed}), windows()
+    wide = {name: F.pad(getattr(data, name), (3, 0)) for name in ("history", "behavior", "timestamp")}
+    padded = dataclasses.replace(data, **wide)
+    torch.testing.assert_close(scores(model, padded), scores(model, data), atol=1e-5, rtol=1e-5)
+    padded.history[1], padded.behavior[1] = 1, 2
+    with pytest.raises(IndexError):
+        scores(model, padded)
+
+
 @pytest.mark.parametrize("form", ["default", "no_meie", "tokens_both"])
 def test_histories_without_a_column_score_as_those_without_an_event(form):
     model, zeros = causal(FORMS[form]), torch.zeros(2, L, dtype=torch.int64)
