@@ -263,7 +263,7 @@ def test_each_reading_trains_on_its_own_view():
         ({"targets": "last_only"}, "targets=last_only needs reading=prefix"),
         ({"reading": "prefix"}, "reading=prefix needs meie.share=click_to_favor or both"),
         ({"loss_weight_target": 0.0}, "loss_weight_target above 0"),
-        ({"loss_weight_auxiliary": -1.0}, "loss_weight_auxiliary at 0 or more"),
+        ({"loss_weight_auxiliary": -1.0}, "loss_weight_auxiliary"),
     ],
 )
 def test_options_that_the_reading_does_not_have_are_refused_in_one_line(options, said):

@@ -31,7 +31,7 @@ VARIANTS = {name: options for name, (_, options) in REPAIRED.variants.items()}
         ({"cdmd_m.loss": "trajectory", "cdmd_m.train_start": "clean"}, "needs train_start=noised"),
         ({"cdmd_b.loss": "printed", "cdmd_b.reverse_steps": 5}, "reverse_steps=null"),
         ({"cdmd_b.loss": "printed", "cdmd_b.sampler": "ancestral"}, "sampler=mean"),
-        ({"disent.temperature": 0.0}, "temperature must be above 0"),
+        ({"disent.temperature": 0.0}, "above 0"),
         ({"meie.layers": 0}, "layers >= 1"),
         ({"fusion": "sum"}, "one of project, mean, tile"),
     ],
