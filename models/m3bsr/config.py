@@ -5,7 +5,7 @@ preset, and its doc line says which one the paper prints, where that is known.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 Start = Literal["mean", "clean", "noised", "none"]
 
@@ -14,13 +14,18 @@ Start = Literal["mean", "clean", "noised", "none"]
 class Denoising:
     """One conditional diffusion stage: CDMD-M (4.2.1) or CDMD-B (4.2.2)."""
 
+    printed_bar: ClassVar[bool] = False
+    """Whether the reverse step is printed with the bar product in its root: Eq. 12 has it, Eq. 8 does not."""
+    printed_terms: ClassVar[int] = 2
+    """Terms of the printed loss: two in Eq. 10, one in Eq. 13."""
+
     replace: Literal["none", "identity", "mlp"] = "none"
     """Ablation of the stage and its loss: `identity` passes the streams through, `mlp` puts a network of as
     many parameters there."""
     steps: int = 10
     """T, diffusion steps; the forward process of Eq. 6 (15 in 5.1.3, 10 in 5.4)."""
     weight: float = 0.02
-    """lambda_m or lambda_b of Eq. 24, weight of the denoising loss (Eq. 10, 13)."""
+    """lambda_m or lambda_b of Eq. 25, weight of the denoising loss (Eq. 10, 13)."""
     schedule: Literal["linear", "cosine", "learnable"] = "linear"
     """beta_t of Eq. 1, 6: linear; abar_t = cos^2(0.9 pi/2 t/T); or learned inside the range, sorted."""
     beta_first: float = 0.001
@@ -29,8 +34,8 @@ class Denoising:
     """beta_T of the linear and upper end of the learnable schedule."""
     loss: Literal["eps", "trajectory", "printed"] = "eps"
     """Eq. 10, 13: `eps` error of the marginal noise; `trajectory` every step simulated, its goal the state
-    before it; `printed` its goal the state that it reads. The last two use the printed Eq. 8 with one-step
-    noise."""
+    before it; `printed` its goal the state that it reads. The last two use one-step noise, under which Eq. 8
+    has no bar; `printed` keeps the bar that Eq. 12 prints, and the one term of Eq. 13."""
     norm: Literal["length", "mean"] = "length"
     """|.|^2 of Eq. 10, 13: the squared length, as printed, or its mean over coordinates, by which the weights
     of the paper are too small to train the predictor."""
@@ -82,6 +87,9 @@ class Denoising:
 class BehaviorDenoising(Denoising):
     """CDMD-B (4.2.2)."""
 
+    printed_bar: ClassVar[bool] = True
+    printed_terms: ClassVar[int] = 1
+
     cond: Literal["same", "image", "all"] = "same"
     """h_c of Eq. 12: the favor stream of the `same` modality, of the `image` (printed), or `all` of them
     joined, H_fa."""
@@ -95,8 +103,9 @@ class Experts:
     """False is the ablation without experts, gate and L_contrast: y is a projection of the mean streams."""
     shared: bool = True
     """False is the ablation without the shared expert, h_common."""
-    share: Literal["click_to_favor", "both"] = "click_to_favor"
-    """Eq. 16: clicks query favors, or the mean of both directions through one expert."""
+    share: Literal["every_event", "click_to_favor", "both"] = "every_event"
+    """Eq. 16: every event queries favors (`causal` alone), clicks query them, or the mean of clicks that
+    query favors and favors that query clicks, through one expert."""
     concat: Literal["feature", "time"] = "feature"
     """Eq. 14, 15: modalities joined to one vector an event, or laid side by side as three tokens an event."""
     pool: Literal["last", "mean"] = "last"
@@ -122,7 +131,7 @@ class Disentanglement:
     loss: Literal["self_infonce", "mean_cos", "sq_cos", "printed"] = "self_infonce"
     """Eq. 20: the vector itself as positive, the mean cosine, the mean squared cosine, or as printed."""
     weight: float = 0.05
-    """lambda_c of Eq. 24."""
+    """lambda_c of Eq. 25."""
     temperature: float = 0.3
     """tau of Eq. 20; `mean_cos` and `sq_cos` have none."""
 
@@ -153,17 +162,25 @@ class M3BSRConfig:
     """d, searched in {64, 128, 256, 512} by the paper."""
     id_size: int = 16
     """Width of each id table and of the ID modality (Eq. 3)."""
+    reading: Literal["causal", "prefix"] = "causal"
+    """`causal`: an event is denoised and read under what came before it, so that every position of a window
+    is a training sample; `prefix`: each target with its own prefix, in which every event sees every other."""
+    packed: bool = True
+    """Token-wise work runs on the real events of a batch alone, not on padding: equal numbers, less time."""
     id_fields: tuple[str, ...] | None = None
-    """Fields of the ID modality beside the item (Eq. 3): `user` and attributes of the data set; None takes
-    all."""
+    """Fields of the ID modality beside the item (Eq. 3), `user` and attributes of the data set; None takes
+    those of the paper (user, brand, seller) that there are, `all` takes all."""
+    absent: Literal["left_out", "constant"] = "left_out"
+    """A modality that no item of the data set has: without streams and experts, or a constant stream of its
+    learned vector (as for single items that lack it)."""
     trainable_features: bool = False
     """Image and text vectors move in training."""
     space: Literal["projected", "raw_standardized"] = "projected"
     """Where CDMD-M adds its noise (Eq. 6): behind the projection of Eq. 4, 5, or on raw features scaled to
     variance 1."""
-    cdmd_m: Denoising = field(default_factory=Denoising)
+    cdmd_m: Denoising = field(default_factory=lambda: Denoising(reverse_steps=1))
     """Modality denoising, Eq. 6-10."""
-    cdmd_b: BehaviorDenoising = field(default_factory=BehaviorDenoising)
+    cdmd_b: BehaviorDenoising = field(default_factory=lambda: BehaviorDenoising(reverse_steps=1))
     """Behavior denoising, Eq. 11-13."""
     meie: Experts = field(default_factory=Experts)
     """Experts, Eq. 14-19."""
@@ -179,20 +196,28 @@ class M3BSRConfig:
     """b of Eq. 23 starts at the log frequency of the training targets, not at 0."""
     softmax: Softmax = field(default_factory=Softmax)
     """Main loss, Eq. 24."""
+    loss_weight_target: float = 1.0
+    """Of positions whose next event has the target behavior; `causal` alone."""
+    loss_weight_auxiliary: float = 1.0
+    """Of positions whose next event has another behavior; 0 trains on favors alone; `causal` alone."""
     targets: Literal["all_favors", "last_only"] = "all_favors"
-    """Eq. 24: every favor of the training part with its own prefix, or one a user (printed)."""
+    """Eq. 24: every favor of the training part with its own prefix, or one a user (printed); `prefix`
+    alone."""
     max_history: int = 50
     """Latest events read, clicks and favors together."""
     max_targets_per_user: int | None = 10
-    """Favors drawn as targets per user and epoch; None takes all."""
+    """Favors drawn as targets per user and epoch; None takes all; `prefix` alone."""
     autocast: bool = False
     """bfloat16 for the products of experts, fusion and item encoder; diffusion and loss stay in float32."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3
     """Of Adam; the paper searches {1e-5, 1e-4, 1e-3} at batch 1024."""
-    batch_size: int = 64
-    """Targets per optimizer step; the paper has 1024."""
+    batch_size: int = 32
+    """Windows, under `prefix` targets, per optimizer step; the paper has 1024 targets."""
     micro_batch: int = 64
-    """Targets per backward pass; bounds memory, changes no gradient but by the noise drawn."""
+    """Windows or targets per backward pass; bounds memory. Under `prefix` it changes no gradient but by the
+    noise drawn; causal windows weigh alike, whatever number of targets their part of the batch has."""
+    warmup_steps: int = 50
+    """Steps over which the learning rate rises linearly."""
     epochs: int = 200
     """Most epochs."""
     patience: int = 10
@@ -201,6 +226,12 @@ class M3BSRConfig:
     def __post_init__(self) -> None:
         if self.hidden_size < 2 or self.hidden_size % 2:
             raise ValueError(f"hidden_size={self.hidden_size} must be even, for the time embedding")
+        if self.reading == "causal" and self.targets == "last_only":
+            raise ValueError("targets=last_only needs reading=prefix: choose m3bsr:prefix")
+        if self.reading == "prefix" and self.meie.share == "every_event":
+            raise ValueError("reading=prefix needs meie.share=click_to_favor or both: choose m3bsr:prefix")
+        if min(self.loss_weight_target, self.loss_weight_auxiliary) < 0 or not self.loss_weight_target:
+            raise ValueError("expected loss_weight_target above 0 and loss_weight_auxiliary at 0 or more")
         for name in ("cdmd_m", "cdmd_b", "meie"):
             heads = getattr(self, name).num_heads
             if heads < 1 or self.hidden_size % heads:

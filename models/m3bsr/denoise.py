@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from bench.models.m3bsr.cells import Rectangle, cells
 from bench.models.m3bsr.config import Denoising, Start
 from bench.models.m3bsr.noise import seeded_normal
 from bench.models.m3bsr.predictor import PREDICTORS, Condition
@@ -24,7 +25,9 @@ class Chain:
     times: Tensor
     """(k, G, 1, 1, size or 1), of the steps of the path."""
     draw: Callable[[int], Tensor]
-    """Standard normal noise of the streams' shape; its argument numbers the draws of inference."""
+    """Standard normal noise of the tokens' shape; its argument numbers the draws of inference."""
+    cells: Rectangle
+    """The tokens: all cells of the streams, or the real ones."""
 
 
 class ConditionalDenoising(nn.Module):
@@ -36,11 +39,15 @@ class ConditionalDenoising(nn.Module):
         width: D, of the condition and the attention.
         options: of the stage.
         salt: number of the block in its model, so that two blocks do not share the noise of inference.
+        packed: the chain runs on the real events alone. Inside the block streams are tokens: (G, B, L, size),
+            or packed (G, 1, n, size).
     """
 
-    def __init__(self, groups: int, size: int, width: int, options: Denoising, salt: int = 0) -> None:
+    def __init__(
+        self, groups: int, size: int, width: int, options: Denoising, salt: int = 0, packed: bool = False
+    ) -> None:
         super().__init__()
-        self.options = options
+        self.options, self.packed = options, packed
         self.norm = size if options.norm == "length" else 1
         self.seed = 10_000 * (options.noise_seed * 16 + salt)  # draws are numbered below 10,000
         self.schedule = Schedule(options)
@@ -62,19 +69,19 @@ class ConditionalDenoising(nn.Module):
             The denoised streams (G, B, Lq, size), zero where padded, and in training the error of Eq. 10 or
             13, (G, B, Lq), averaged over steps; None in inference.
         """
-        real = mask[None, :, :, None].to(clean.dtype)
-        chain = self._prepare(clean, condition, seen, user)
+        chain = self._prepare(clean, mask, condition, seen, user)
+        x, keep = chain.cells.pack(clean), chain.cells.keep
         if self.training and self.options.loss != "eps":
-            denoised, error = self._simulated(clean, real, chain)
-            return denoised * real, error * self.norm
+            free, error = self._simulated(x, chain)
+            return chain.cells.unpack(keep(free)), self._of_events(error * self.norm, chain)
         start = self.options.train_start if self.training else self.options.infer_start
-        denoised = self._reverse(clean, start, real, chain) * real
+        denoised = chain.cells.unpack(keep(self._reverse(x, start, chain)))
         if not self.training:
             return denoised, None
         if self.options.detach_streams:
-            clean, ready = clean.detach(), self.predictor.cross.condition(condition.detach(), seen)
-            chain = replace(chain, condition=ready)
-        return denoised, self._error(clean, real, chain) * self.norm
+            ready = self.predictor.cross.condition(condition.detach(), seen, chain.cells)
+            x, chain = x.detach(), replace(chain, condition=ready)
+        return denoised, self._of_events(self._error(x, chain) * self.norm, chain)
 
     def noise_errors(
         self, clean: Tensor, mask: Tensor, condition: Tensor, seen: Tensor, user: Tensor
@@ -84,33 +91,42 @@ class ConditionalDenoising(nn.Module):
         The noise is drawn by seed and user: the marginal noise, or that of the last step alone where the loss
         trains for it. Arguments as in `forward`.
         """
-        real = mask[None, :, :, None].to(clean.dtype)
-        chain = self._prepare(clean, condition, seen, user)
+        chain = self._prepare(clean, mask, condition, seen, user)
+        tokens, keep = chain.cells.pack(clean), chain.cells.keep
         errors = []
         for step in range(1, self.options.steps + 1):
-            noise, earlier = (seeded_normal(user, _shape(clean), self.seed + n + step) for n in (3000, 6000))
+            seeds = (self.seed + draw + step for draw in (3000, 6000))
+            noise, earlier = (chain.cells.pack(seeded_normal(user, _shape(clean), seed)) for seed in seeds)
             at = torch.tensor([step], device=clean.device)
-            x = chain.table.noised(clean, noise, at[0])
+            x = chain.table.noised(tokens, noise, at[0])
             if self.schedule.one_step:
-                x = chain.table.one_step(chain.table.noised(clean, earlier, at[0] - 1), noise, step)
-            errors.append(self._error_at(x * real, chain, at, noise))
+                x = chain.table.one_step(chain.table.noised(tokens, earlier, at[0] - 1), noise, step)
+            errors.append(self._of_events(self._error_at(keep(x), chain, at, noise), chain))
         return torch.stack(errors)
 
-    def _prepare(self, clean: Tensor, condition: Tensor, seen: Tensor, user: Tensor) -> Chain:
+    def _prepare(self, clean: Tensor, mask: Tensor, condition: Tensor, seen: Tensor, user: Tensor) -> Chain:
+        tokens = cells(mask, self.packed)
+
         def draw(number: int) -> Tensor:
+            # drawn for the whole rectangle, so that packing changes no number
             if self.training:
-                return torch.randn_like(clean)
-            return seeded_normal(user, _shape(clean), self.seed + number)
+                return tokens.pack(torch.randn_like(clean))
+            return tokens.pack(seeded_normal(user, _shape(clean), self.seed + number))
 
         times = self.predictor.times(self.schedule.path).movedim(0, 1)  # (k, G, size)
-        ready = self.predictor.cross.condition(condition, seen)
-        return Chain(self.schedule(), ready, times[:, :, None, None], draw)
+        ready = self.predictor.cross.condition(condition, seen, tokens)
+        return Chain(self.schedule(), ready, times[:, :, None, None], draw, tokens)
 
-    def _reverse(self, clean: Tensor, start: Start, real: Tensor, chain: Chain) -> Tensor:
+    @staticmethod
+    def _of_events(error: Tensor, chain: Chain) -> Tensor:
+        """Return errors of tokens as (G, B, L)."""
+        return chain.cells.unpack(error[..., None])[..., 0]
+
+    def _reverse(self, clean: Tensor, start: Start, chain: Chain) -> Tensor:
         """Start the chain and run it from T to 1.  # Eq. 8, 12"""
         if start == "none":
             return clean
-        x = self._start(clean, start, chain) * real
+        x = chain.cells.keep(self._start(clean, start, chain))
         for place in range(len(chain.times)):
             x = self._step(x, place, chain)
             if self.options.sampler == "ancestral" and place < len(chain.times) - 1:
@@ -139,38 +155,41 @@ class ConditionalDenoising(nn.Module):
                 return result
             return once(x)
 
-    def _error(self, clean: Tensor, real: Tensor, chain: Chain) -> Tensor:
-        """Return the error of the noise predicted at one random step a sample.  # Eq. 10, 13, loss `eps`"""
-        step = torch.randint(1, self.options.steps + 1, (clean.shape[1],), device=clean.device)
-        noise = torch.randn_like(clean)
-        x = chain.table.noised(clean, noise, step[None, :, None, None]) * real
-        return self._error_at(x, chain, step, noise)
+    def _error(self, clean: Tensor, chain: Chain) -> Tensor:
+        """Return the error of the noise predicted at one random step a row.  # Eq. 10, 13, loss `eps`"""
+        rows = len(chain.cells.mask)
+        step = torch.randint(1, self.options.steps + 1, (rows,), device=clean.device)
+        noise = chain.draw(0)
+        x = chain.table.noised(clean, noise, chain.cells.of_rows(step[None, :, None, None]))
+        return self._error_at(chain.cells.keep(x), chain, step, noise)
 
     def _error_at(self, x: Tensor, chain: Chain, step: Tensor, noise: Tensor) -> Tensor:
-        """Return |e - eps(x_t)|^2, (G, B, Lq), averaged over coordinates, for steps (B or 1,)."""
-        time = self.predictor.times(step)[:, :, None]  # (G, B or 1, 1, size)
+        """Return |e - eps(x_t)|^2 of tokens, averaged over coordinates, for steps (B or 1,)."""
+        time = chain.cells.of_rows(self.predictor.times(step)[:, :, None])
         return (noise - self.predictor(x, chain.condition, time)).square().mean(-1)
 
-    def _simulated(self, clean: Tensor, real: Tensor, chain: Chain) -> tuple[Tensor, Tensor]:
+    def _simulated(self, clean: Tensor, chain: Chain) -> tuple[Tensor, Tensor]:
         """Run the forward chain step by step and back again.
 
         The error sums two terms, means over coordinates, and averages them over steps: one for a step taken
         from the true state (Eq. 10's hat), one for a step taken from the state recovered before (its bar).
         `trajectory` compares what a step gives with the true state before it. `printed` compares what a step
-        gives with what it was given, noised with denoised, which is least where nothing is denoised.
+        gives with what it was given, noised with denoised, which is least where nothing is denoised; in
+        CDMD-B it has the first term alone, as Eq. 13 does.
 
         Returns:
-            The end of the free-running chain and the error, (G, B, Lq).
+            The end of the free-running chain and the error of its tokens.
         """
         states = [clean]
         for step in range(1, self.options.steps + 1):
-            noise = torch.randn_like(clean)
-            states.append(chain.table.one_step(states[-1], noise, step) * real)  # Eq. 7
+            state = chain.table.one_step(states[-1], chain.draw(0), step)  # Eq. 7
+            states.append(chain.cells.keep(state))
         free, error = states[-1], clean.new_zeros(clean.shape[:-1])
         for place, step in enumerate(range(self.options.steps, 0, -1)):
             goals = (states[step], free) if self.options.loss == "printed" else (states[step - 1],) * 2
             forced, free = self._step(states[step], place, chain), self._step(free, place, chain)
-            for goal, found in zip(goals, (forced, free), strict=True):
+            terms = self.options.printed_terms if self.options.loss == "printed" else 2
+            for goal, found in list(zip(goals, (forced, free), strict=True))[:terms]:
                 goal = goal.detach() if self.options.detach_target else goal
                 error = error + (goal - found).square().mean(-1)
         return free, error / self.options.steps

@@ -21,7 +21,6 @@ from torch import Tensor
 from bench.interface import Batch, Diagnostic
 from bench.models.m3bsr.disentangle import cosines
 from bench.models.m3bsr.fusion import RoutingFusion
-from bench.models.m3bsr.inputs import MODALITIES
 from bench.models.m3bsr.layout import Events, Layout, layout
 
 if TYPE_CHECKING:
@@ -44,11 +43,11 @@ def norms(model: "M3BSR", batch: Batch, events: Layout) -> dict[str, Diagnostic]
     rows: dict[str, Tensor] = {}
     for name, each in zip(behaviors, events.each, strict=True):
         before, after = each.of(content), each.of(done.modality[1:])
-        for place, modality in enumerate(MODALITIES[1:]):
+        for place, modality in enumerate(model.inputs.modalities[1:]):
             rows[f"{name} {modality}, CDMD-M"] = _lengths(before[place], after[place], each)
     for name, each in zip(behaviors[:-1], events.each, strict=False):
         before, after = each.of(done.modality), each.of(done.behavior)
-        for place, modality in enumerate(MODALITIES):
+        for place, modality in enumerate(model.inputs.modalities):
             rows[f"{name} {modality}, CDMD-B"] = _lengths(before[place], after[place], each)
     title = "length of the vectors that denoising keeps and removes"
     values = torch.stack(list(rows.values()))
@@ -72,13 +71,14 @@ def interests(model: "M3BSR", batch: Batch, events: Layout, fusion: RoutingFusio
     """Return gates, the part of the shared expert, and cosines of the interest vectors."""
     common, unique = model.experts(model.denoised(batch, events).behavior, events)
     shares = fusion.shares(common, unique)  # (1 + 3 A, B)
-    parts = shares[1:].unflatten(0, (-1, len(MODALITIES)))  # (A, 3, B)
+    modalities = model.inputs.modalities
+    parts = shares[1:].unflatten(0, (-1, len(modalities)))  # (A, M, B)
     gates = torch.stack([_mean_over_users(p, e.mask) for p, e in zip(parts, events.each, strict=True)])
     behaviors = model.info.behaviors
     title = "share of the interest vector that each unique expert makes up"
     axes = ("behavior", "modality")
-    found = {"gates": Diagnostic(title, gates, behaviors, MODALITIES, "fraction", axes)}
-    names = tuple(f"{behavior} {modality}" for behavior in behaviors for modality in MODALITIES)
+    found = {"gates": Diagnostic(title, gates, behaviors, modalities, "fraction", axes)}
+    names = tuple(f"{behavior} {modality}" for behavior in behaviors for modality in modalities)
     vectors = unique
     if common is not None:
         names, vectors = ("shared", *names), torch.cat([common[None], unique])
@@ -99,15 +99,15 @@ def noise_errors(model: "M3BSR", batch: Batch, events: Layout) -> dict[str, Diag
     found: dict[str, Tensor] = {}
     error = model.cdmd_m.noise_errors(content, ids, batch.behavior, batch.user)
     if error is not None:
-        found |= _rows("CDMD-M", MODALITIES[1:], error, batch.mask)
+        found |= _rows("CDMD-M", model.inputs.modalities[1:], error, batch.mask)
     if model.cdmd_b is not None:
         shallow, deep = events.shallower, events.target
         done = model.denoised(batch, events).modality
         error = model.cdmd_b.noise_errors(
-            shallow.of(done), shallow.mask, deep.of(done), deep.mask, batch.user
+            shallow.of(done), shallow.mask, deep.of(done), shallow.sees(deep, model.causal), batch.user
         )
         if error is not None:
-            found |= _rows("CDMD-B", MODALITIES, error, shallow.mask)
+            found |= _rows("CDMD-B", model.inputs.modalities, error, shallow.mask)
     if not found:
         return {}
     steps = max(len(line) for line in found.values())

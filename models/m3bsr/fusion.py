@@ -52,7 +52,7 @@ class RoutingFusion(nn.Module):
         return gate * common.repeat(1, self.repeats) + (1 - gate) * joined  # Eq. 22
 
     def gates(self, common: Tensor | None, unique: Tensor) -> Tensor | None:
-        """Return g, (B, width or 1); None without a shared expert.  # Eq. 21"""
+        """Return g, (B, width or 1); None without a shared expert.  # Eq. 22"""
         if self.gate is None or common is None:
             return None
         return torch.sigmoid(self.gate(torch.cat([common, *unique.unbind(0)], -1)))
@@ -61,7 +61,7 @@ class RoutingFusion(nn.Module):
         """Return J, (B, width)."""
         if self.kind == "mean":
             return unique.mean(0)
-        flat = torch.cat(unique.unbind(0), -1)  # (B, n D)
+        flat = torch.cat(unique.unbind(0), -1)  # Eq. 21; (B, n D)
         return flat if self.project is None else self.project(flat)
 
     def shares(self, common: Tensor | None, unique: Tensor) -> Tensor:
@@ -109,7 +109,10 @@ class MeanFusion(nn.Module):
         self.project = nn.Linear(unique * size, size)
 
     def forward(self, streams: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Return y (B, D) from the streams (3, B, Lb, D) of each behavior and their masks (B, Lb)."""
-        means = torch.cat([mean_vector(stream, mask) for stream, mask in streams])  # (n, B, D)
+        """Return y (B, D) from the streams (M, B, Lb, D) of each behavior and their masks (B, Lb)."""
+        return self.of(torch.cat([mean_vector(stream, mask) for stream, mask in streams]))
+
+    def of(self, means: Tensor) -> Tensor:
+        """Return y (B, D) from the means (n, B, D)."""
         y: Tensor = self.project(torch.cat(means.unbind(0), -1))
         return y

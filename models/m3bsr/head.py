@@ -19,20 +19,20 @@ class ItemEncoder(nn.Module):
         id_size: width of the ids.
         size: D.
         width: of y.
-        content: image and text are read too.
+        content: how many modalities beside the id are read.
     """
 
-    def __init__(self, num_items: int, id_size: int, size: int, width: int, content: bool = True) -> None:
+    def __init__(self, num_items: int, id_size: int, size: int, width: int, content: int) -> None:
         super().__init__()
         self.content = content
-        self.join = nn.Linear(id_size + 2 * size * content, width)
+        self.join = nn.Linear(id_size + content * size, width)
         self.bias = nn.Parameter(torch.zeros(num_items + 1))
         nn.init.normal_(self.join.weight, std=0.01)  # y has entries of order 1: logits start small
 
     def forward(self, inputs: InputLayer, items: Tensor) -> Tensor:
         """Return (..., width) for item ids (...)."""
         parts = [inputs.ids(items)]
-        parts += [inputs.modality(index, items) for index in (1, 2) if self.content]
+        parts += [inputs.modality(1 + index, items) for index in range(self.content)]
         encoded: Tensor = self.join(torch.cat(parts, -1))
         return encoded
 
@@ -64,8 +64,11 @@ class FreeMatrix(nn.Module):
         return self.weight
 
 
-def make_head(config: M3BSRConfig, num_items: int, width: int) -> ItemEncoder | FreeMatrix:
-    """Return the head that the options ask for, for a y of some width."""
+def make_head(config: M3BSRConfig, num_items: int, width: int, content: int) -> ItemEncoder | FreeMatrix:
+    """Return the head that the options ask for, for a y of some width and `content` modalities beside the
+    id.
+    """
     if config.head == "linear":
         return FreeMatrix(num_items, width)
-    return ItemEncoder(num_items, config.id_size, config.hidden_size, width, config.head == "tied")
+    read = content if config.head == "tied" else 0
+    return ItemEncoder(num_items, config.id_size, config.hidden_size, width, read)

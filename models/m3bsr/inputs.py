@@ -7,14 +7,46 @@ and the item encoder.
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import UserError, hint
 from bench.interface import DatasetInfo, ItemContent
+from bench.models.m3bsr.cells import Packed
 from bench.models.m3bsr.config import M3BSRConfig
 from bench.nn.content import FeatureTable
 
 MODALITIES = ("id", "image", "text")
+PAPER_FIELDS = ("user", "brand", "seller")
+"""Fields that the paper has beside the item: Rec-Tmall brand, user and seller, Kuaishou the user."""
+
+
+def modalities(content: ItemContent, absent: str) -> tuple[str, ...]:
+    """Return the modalities that a model has streams of: the id, and image and text that some item has, or
+    both where an absent one is `constant`.
+    """
+    held = [name for name in MODALITIES[1:] if name in content.present and content.present[name].any()]
+    return MODALITIES if absent == "constant" else ("id", *held)
+
+
+def id_fields(wanted: tuple[str, ...] | None, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the fields of the ID modality beside the item: those that are wanted, the paper's, or all.
+
+    Args:
+        wanted: names, ("all",), or None for those of the paper that the data set has.
+        known: `user` and the attributes of the data set.
+
+    Raises:
+        UserError: a wanted field that the data set does not have.
+    """
+    if wanted is None:
+        return tuple(name for name in known if name in PAPER_FIELDS)
+    if wanted == ("all",):
+        return known
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"id_fields={name}: the data set has no such field; {hint(name, known)}")
+    return wanted
 
 
 class RawTable(nn.Module):
@@ -58,8 +90,10 @@ class RawTable(nn.Module):
 class InputLayer(nn.Module):
     """Turns item ids into the streams X[m], m in (id, image, text).
 
-    A data set without images or texts has all of them absent: the learned vector stands in, and the stream is
-    constant.
+    Of a data set without images or texts these have no stream, or (absent=constant) a constant one: the
+    learned vector stands in.
+
+    Packed, padding is not computed, and image and text of an item are projected once in a batch.
 
     Raises:
         UserError: an id field that the data set does not have.
@@ -69,10 +103,8 @@ class InputLayer(nn.Module):
         super().__init__()
         width, size = config.id_size, config.hidden_size
         known = ("user", *sorted(info.content.attributes))
-        chosen = known if config.id_fields is None else config.id_fields
-        for name in chosen:
-            if name not in known:
-                raise UserError(f"id_fields={name}: the data set has no such field; {hint(name, known)}")
+        chosen = id_fields(config.id_fields, known)
+        self.packed, self.size = config.packed, size
         self.item = nn.Embedding(info.num_items + 1, width, padding_idx=0)
         self.user = nn.Embedding(info.num_users + 1, width) if "user" in chosen else None
         self.attribute_names = tuple(name for name in known[1:] if name in chosen)
@@ -86,10 +118,13 @@ class InputLayer(nn.Module):
             nn.Linear(fields * width, width), nn.GELU(), nn.Linear(width, width)
         )  # Eq. 3
         self.no_user = info.num_users
+        self.modalities = modalities(info.content, config.absent)
+        """The id first; M of them."""
         self.project_id = nn.Sequential(nn.Linear(width, size), nn.LayerNorm(size))
         table = RawTable if config.space == "raw_standardized" else FeatureTable
         self.content = nn.ModuleList(
-            table(info.content, name, size, trainable=config.trainable_features) for name in MODALITIES[1:]
+            table(info.content, name, size, trainable=config.trainable_features)
+            for name in self.modalities[1:]
         )  # Eq. 4, 5
         self._start()
         self.shapes = self._shapes(size)
@@ -106,7 +141,10 @@ class InputLayer(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def _shapes(self, size: int) -> tuple[tuple[int, int], ...]:
-        return tuple((1, table.features.shape[1]) for table in self._raw_tables()) or ((2, size),)
+        if not len(self.content):
+            return ()
+        raw = tuple((1, table.features.shape[1]) for table in self._raw_tables())
+        return raw or ((len(self.content), size),)
 
     def _raw_tables(self) -> list[RawTable]:
         return [table for table in self.content if isinstance(table, RawTable)]
@@ -124,11 +162,16 @@ class InputLayer(nn.Module):
         return self.join(torch.cat(fields, -1))
 
     def modality(self, index: int, items: Tensor) -> Tensor:
-        """Return (..., D) for `image` (1) or `text` (2)."""
+        """Return (..., D) for the modality at an index from 1 on."""
         return self.content[index - 1](items)
 
     def id_stream(self, items: Tensor, user: Tensor) -> Tensor:
         """Return X[id], (B, L, D), zero where padded."""
+        if self.packed:
+            real = Packed(items > 0)
+            event = real.of_rows(user[None, :, None, None].expand(1, -1, -1, 1)).flatten()  # (n,)
+            ids = self.ids(items.flatten()[real.index][:, None], event.expand(len(real.index)))  # (n, 1, 16)
+            return real.unpack(self.project_id(ids[None, None, :, 0]))[0]
         stream: Tensor = self.project_id(self.ids(items, user)) * (items > 0)[..., None]
         return stream
 
@@ -136,14 +179,23 @@ class InputLayer(nn.Module):
         """Return what CDMD-M denoises of items (B, L), in parts (G, B, L, width) of the `shapes`, zero where
         padded: X[image] and X[text] together, or the raw vectors each alone.
         """
+        if not self.shapes:
+            return ()
         real = (items > 0)[None, ..., None]
         if raw := self._raw_tables():
             return tuple(table.raw(items)[None] * real for table in raw)
+        if self.packed:
+            events = Packed(items > 0)
+            distinct, which = torch.unique(items.flatten()[events.index], return_inverse=True)
+            vectors = [F.embedding(which, table(distinct)) for table in self.content]  # (n, D) each
+            return (events.unpack(torch.stack(vectors)[:, None]),)
         return (torch.stack([table(items) for table in self.content]) * real,)
 
     def finished(self, parts: tuple[Tensor, ...], mask: Tensor) -> Tensor:
-        """Return image and text, (2, B, L, D), from the parts of the content streams; mask is (B, L) bool."""
+        """Return image and text, (M - 1, B, L, D), from the parts of the content streams; mask is (B, L)."""
         raw = self._raw_tables()
+        if not parts:
+            return self.item.weight.new_zeros(0, *mask.shape, self.size)
         if not raw:
             return parts[0]
         done = [table.finish(part) for table, part in zip(raw, parts, strict=True)]

@@ -22,8 +22,10 @@ class ModalityDenoising(nn.Module):
     def __init__(self, config: M3BSRConfig, shapes: tuple[tuple[int, int], ...]) -> None:
         super().__init__()
         size = config.hidden_size
+        self.causal = config.reading == "causal"
         self.blocks = nn.ModuleList(
-            stage(groups, width, size, config.cdmd_m, salt) for salt, (groups, width) in enumerate(shapes)
+            stage(groups, width, size, config.cdmd_m, salt, packed=config.packed)
+            for salt, (groups, width) in enumerate(shapes)
         )
 
     def forward(
@@ -38,7 +40,7 @@ class ModalityDenoising(nn.Module):
             user: (B,) int64.
 
         Returns:
-            Y[m] in parts, and in training the error (2, B, L); None without a loss.
+            Y[m] in parts, and in training the error (M - 1, B, L); None without a loss.
         """
         given = self._given(content, ids, behavior)
         done = [block(*part, user) for block, part in zip(self.blocks, given, strict=True)]
@@ -48,7 +50,7 @@ class ModalityDenoising(nn.Module):
     def noise_errors(
         self, content: tuple[Tensor, ...], ids: Tensor, behavior: Tensor, user: Tensor
     ) -> Tensor | None:
-        """Return the error of the predicted noise at each step, (T, 2, B, L), or None without a predictor.
+        """Return the error of the predicted noise at each step, (T, M - 1, B, L), None without a predictor.
 
         Arguments as in `forward`.
         """
@@ -60,9 +62,11 @@ class ModalityDenoising(nn.Module):
         ]
         return torch.cat(found, 1) if found else None
 
-    @staticmethod
-    def _given(content: tuple[Tensor, ...], ids: Tensor, behavior: Tensor) -> list[tuple[Tensor, ...]]:
-        """Return stream, mask, condition and what each event may see of it: the ids of its own behavior."""
+    def _given(self, content: tuple[Tensor, ...], ids: Tensor, behavior: Tensor) -> list[tuple[Tensor, ...]]:
+        """Return stream, mask, condition and what each event may see of it: the ids of its own behavior, in
+        the causal reading up to itself.
+        """
         mask = behavior > 0
         same = (behavior[:, :, None] == behavior[:, None]) & mask[:, None]  # (B, L, L)
+        same = same.tril() if self.causal else same
         return [(part, mask, ids.expand(len(part), *ids.shape), same) for part in content]

@@ -16,6 +16,7 @@ def main_loss(
     bias: Tensor,
     share: Tensor,
     options: Softmax,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Return the mean cross entropy of the targets.
 
@@ -26,17 +27,18 @@ def main_loss(
         bias: b, (N + 1,).
         share: (N + 1,) share of each item among the training targets.
         options: full or sampled.
+        weights: (B,) of the targets; None weighs all alike.
     """
     num_items = len(bias) - 1
     if options.kind == "full" or (options.kind == "auto" and num_items <= options.full_up_to):
-        return chunked_cross_entropy(interest, vectors(None), target, bias=bias)
+        return chunked_cross_entropy(interest, vectors(None), target, weights, bias=bias)
     negatives = torch.randint(1, num_items + 1, (options.negatives,), device=target.device)
     ids, place = torch.unique(torch.cat([target, negatives]), return_inverse=True)
     labels, drawn = place.split([len(target), len(negatives)])
     # uniform draws are equally likely, so their correction cancels
     log_q = expected_columns(share[ids], len(target), options, num_items).log() if options.in_batch else None
     return sampled_cross_entropy(
-        interest, vectors(ids), labels, drawn, bias=bias[ids], log_q=log_q, in_batch=options.in_batch
+        interest, vectors(ids), labels, drawn, weights, bias[ids], log_q, in_batch=options.in_batch
     )
 
 

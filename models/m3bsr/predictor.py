@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.models.m3bsr.cells import Packed, Rectangle
 from bench.models.m3bsr.config import Denoising
 from bench.models.m3bsr.grouped import GroupedLinear, attend, split_heads
 
@@ -24,6 +25,8 @@ class Condition:
     value: Tensor
     mask: Tensor
     """(B, Lq or 1, Lk + 1) bool."""
+    cells: Rectangle
+    """Where the queries stand in their rectangle."""
 
 
 class CrossAttention(nn.Module):
@@ -45,17 +48,33 @@ class CrossAttention(nn.Module):
         self.output = GroupedLinear(groups, width, size, bias=False)
         self.null = nn.Parameter(torch.randn(groups, 1, 1, width) * 0.02)
 
-    def condition(self, condition: Tensor, mask: Tensor) -> Condition:
-        """Prepare a condition (G, B, Lk, D) under a mask (B, Lq or 1, Lk), True where the key may be seen."""
-        groups, batch, _, width = condition.shape
-        full = torch.cat([condition, self.null.expand(groups, batch, 1, width)], 2)  # (G, B, Lk + 1, D)
-        key, value = self.key_and_value(full).chunk(2, -1)
+    def condition(self, condition: Tensor, mask: Tensor, cells: Rectangle | None = None) -> Condition:
+        """Prepare a condition.
+
+        Args:
+            condition: (G, B, Lk, D).
+            mask: (B, Lq or 1, Lk) bool, True where the key may be seen.
+            cells: where the queries stand; packed, keys are computed only where some query may see them.
+                None: they fill their rectangle.
+        """
+        if isinstance(cells, Packed):
+            real = Packed(mask.any(1))
+            projected = real.unpack(self.key_and_value(real.pack(condition)))  # (G, B, Lk, 2 D)
+            null = self.key_and_value(self.null)
+            full = torch.cat([projected, null.expand(-1, condition.shape[1], 1, -1)], 2)
+        else:
+            groups, batch, _, width = condition.shape
+            joined = torch.cat([condition, self.null.expand(groups, batch, 1, width)], 2)  # (G, B, Lk + 1, D)
+            full = self.key_and_value(joined)
+        key, value = full.chunk(2, -1)
         seen = F.pad(mask, (0, 1), value=True)
-        return Condition(split_heads(key, self.heads), split_heads(value, self.heads), seen)
+        cells = cells or Rectangle(seen[..., 0])
+        return Condition(split_heads(key, self.heads), split_heads(value, self.heads), seen, cells)
 
     def forward(self, query: Tensor, condition: Condition) -> Tensor:
-        """Return (G, B, Lq, size) for queries (G, B, Lq, D)."""
-        mixed = attend(split_heads(query, self.heads), condition.key, condition.value, condition.mask)
+        """Return tokens (G, B, Lq, size), or (G, 1, n, size), for queries of the same form."""
+        heads = split_heads(condition.cells.unpack(query), self.heads)
+        mixed = condition.cells.pack(attend(heads, condition.key, condition.value, condition.mask))
         crossed: Tensor = self.output(mixed)
         return crossed
 
@@ -128,12 +147,12 @@ class DecoupledPredictor(nn.Module):
         """Predict the noise of x_t.
 
         Args:
-            x: (G, B, Lq, size).
+            x: tokens, (G, B, Lq, size) or packed (G, 1, n, size).
             condition: from `cross.condition`.
-            time: (G, B or 1, 1, size), from `times`.
+            time: from `times`, in a shape that broadcasts over the tokens.
 
         Returns:
-            (G, B, Lq, size).
+            As x.
         """
         h = x + time
         own, query = self.own_and_query(F.layer_norm(h, h.shape[-1:])).split(self.split, -1)

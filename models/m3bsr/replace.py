@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.models.m3bsr.cells import cells
 from bench.models.m3bsr.config import Denoising
 from bench.models.m3bsr.denoise import ConditionalDenoising
 from bench.models.m3bsr.grouped import GroupedLinear
@@ -26,10 +27,12 @@ class Perceptron(nn.Module):
         groups: G.
         size: width of the streams.
         budget: parameters of all groups together.
+        packed: runs on the real events alone.
     """
 
-    def __init__(self, groups: int, size: int, budget: int) -> None:
+    def __init__(self, groups: int, size: int, budget: int, packed: bool = False) -> None:
         super().__init__()
+        self.packed = packed
         # a hidden unit has `size` weights on either side and a bias; the outputs have `size` biases
         hidden = max(round((budget / groups - size) / (2 * size + 1)), 1)
         self.wide = GroupedLinear(groups, size, hidden)
@@ -41,10 +44,20 @@ class Perceptron(nn.Module):
         self, clean: Tensor, mask: Tensor, condition: Tensor, seen: Tensor, user: Tensor
     ) -> tuple[Tensor, None]:
         """Return the streams mapped and no error; arguments as in `ConditionalDenoising`."""
-        return (clean + self.narrow(F.gelu(self.wide(clean)))) * mask[None, :, :, None], None
+        tokens = cells(mask, self.packed)
+        x = tokens.pack(clean)
+        return tokens.unpack(tokens.keep(x + self.narrow(F.gelu(self.wide(x))))), None
 
 
-def stage(groups: int, size: int, width: int, options: Denoising, salt: int, beside: int = 0) -> nn.Module:
+def stage(
+    groups: int,
+    size: int,
+    width: int,
+    options: Denoising,
+    salt: int,
+    beside: int = 0,
+    packed: bool = False,
+) -> nn.Module:
     """Return the denoising block that the options ask for, or what replaces it.
 
     Args:
@@ -54,10 +67,11 @@ def stage(groups: int, size: int, width: int, options: Denoising, salt: int, bes
         options: of the stage.
         salt: number of the block in its model.
         beside: parameters of the stage outside the block, which a network in its place makes up for.
+        packed: it runs on the real events alone.
     """
     if options.replace == "identity":
         return Untouched()
-    block = ConditionalDenoising(groups, size, width, options, salt)
+    block = ConditionalDenoising(groups, size, width, options, salt, packed)
     if options.replace == "none":
         return block
-    return Perceptron(groups, size, beside + sum(p.numel() for p in block.parameters()))
+    return Perceptron(groups, size, beside + sum(p.numel() for p in block.parameters()), packed)

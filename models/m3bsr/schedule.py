@@ -54,6 +54,7 @@ class Schedule(nn.Module):
         super().__init__()
         self.first, self.range = options.beta_first, options.beta_last - options.beta_first
         self.one_step = options.loss != "eps"
+        self.bar = not self.one_step or (options.loss == "printed" and options.printed_bar)
         self.register_buffer("path", reverse_path(options), persistent=False)  # (k,) T first
         beta = fixed_betas(options)
         self.level: nn.Parameter | None = None
@@ -62,7 +63,7 @@ class Schedule(nn.Module):
             share = torch.linspace(0, 1, options.steps).clamp(1e-3, 1 - 1e-3)
             self.level = nn.Parameter(torch.logit(share))
             return
-        for part, value in vars(coefficients(beta, self.path, self.one_step)).items():
+        for part, value in vars(coefficients(beta, self.path, self.bar)).items():
             self.register_buffer(f"fixed_{part}", value.float(), persistent=False)
 
     def forward(self) -> Coefficients:
@@ -70,7 +71,7 @@ class Schedule(nn.Module):
         if self.level is None:
             return Coefficients(*(self.get_buffer(f"fixed_{part.name}") for part in fields(Coefficients)))
         beta = (self.first + self.range * torch.sigmoid(self.level)).sort().values
-        return coefficients(beta, self.path, self.one_step)
+        return coefficients(beta, self.path, self.bar)
 
 
 def fixed_betas(options: Denoising) -> Tensor:
@@ -90,23 +91,23 @@ def reverse_path(options: Denoising) -> Tensor:
     return (torch.arange(count, 0, -1) * options.steps + count // 2) // count
 
 
-def coefficients(beta: Tensor, path: Tensor, one_step: bool) -> Coefficients:
+def coefficients(beta: Tensor, path: Tensor, bar: bool) -> Coefficients:
     """Return the coefficients of a schedule.
 
     A leap from t down to s has alpha = abar_t / abar_s and the mean (x_t - (1 - alpha) / root * noise) /
     sqrt(alpha). The root belongs to the noise that is predicted: sqrt(1 - abar_t) to the marginal noise, as
     Eq. 12 has it, sqrt(1 - alpha_t) to that of one step, as Eq. 8 has it. Mixed, the noise is subtracted
-    sqrt((1 - abar_t) / (1 - alpha_t)) times over.
+    sqrt((1 - abar_t) / (1 - alpha_t)) times over, or too little of it.
 
     Args:
         beta: (T,) float.
         path: (k,) int64, steps in falling order.
-        one_step: the predictor estimates the noise of one step.
+        bar: the root is sqrt(1 - abar_t).
     """
     log_abar = F.pad(torch.log1p(-beta).cumsum(0), (1, 0))  # (T + 1,)
     log_alpha = log_abar[path] - log_abar[F.pad(path[1:], (0, 1))]  # (k,)
     lost = -torch.expm1(log_alpha)
-    root = (lost if one_step else -torch.expm1(log_abar[path])).sqrt()
+    root = (-torch.expm1(log_abar[path]) if bar else lost).sqrt()
     scale = torch.exp(-log_alpha / 2)
     return Coefficients(
         beta=F.pad(beta, (1, 0)),

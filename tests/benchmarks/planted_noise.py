@@ -2,6 +2,7 @@
 away.
 
     python tests/benchmarks/planted_noise.py [--seeds 3] [--jobs 2] [--worlds noise,brands,clicks,...]
+        [--reading causal|prefix]
 
 Worlds of 2,000 users and 2,000 items whose interest moves over 20 clusters:
 
@@ -22,7 +23,8 @@ coordinates that a modality shows) from the streams before and after CDMD-M and 
 and the gates by behavior and modality. The small M3BSR stops by its validation NDCG@10 as always, at most
 after --epochs, and keeps its best weights.
 
-The probe is ridge regression, fitted on the items of one half and judged on the other half.
+The probe is ridge regression, fitted on the items of one half and judged on the other half. In the prefix
+reading histories are short; in the causal one they are whole.
 About 2 minutes a training on one core.
 """
 
@@ -58,6 +60,7 @@ SMALL = {
     "cdmd_m.weight": 0.04, "cdmd_b.weight": 0.04,  # half the coordinates: as much weight as by default
 }  # fmt: skip
 MORE: dict[str, dict[str, Any]] = {"clicks": {"max_history": 16}, "taste": {"max_history": 16}}
+CAUSAL = {"max_history": 40}
 MODELS: dict[str, dict[str, Any]] = {
     "full": {},
     "no_cdmd_m": {"cdmd_m.replace": "identity"},
@@ -88,7 +91,16 @@ class Result:
     best_epoch: int
 
 
-def train(world: str, name: str, seed: int, epochs: int) -> Result:
+def options_of(world: str, name: str, reading: str) -> dict[str, Any]:
+    """Return the options of a model in a world."""
+    from bench.models.m3bsr import CARDS
+
+    if reading == "causal":
+        return {**SMALL, **CAUSAL, **MODELS[name]}
+    return {**CARDS[0].variants["prefix"][1], **SMALL, **MORE.get(world, {}), **MODELS[name]}
+
+
+def train(world: str, name: str, seed: int, epochs: int, reading: str) -> Result:
     """Train one model in one world and measure it."""
     import torch
 
@@ -110,8 +122,8 @@ def train(world: str, name: str, seed: int, epochs: int) -> Result:
     task = open_task(load(folder), ProtocolOptions())
     data, device = training_data(task), torch.device("cpu")
     torch.manual_seed(seed)
-    chosen = {**SMALL, **MORE.get(world, {}), **MODELS[name]}
-    model = M3BSR(build_options(M3BSRConfig, chosen, "model"), data.info)
+    chosen = build_options(M3BSRConfig, options_of(world, name, reading), "model")
+    model = M3BSR(chosen, data.info)
     found = fit(model, data, device, FitOptions(seed, epochs))
     test = held_part(task, task.interactions, task.split.test, task.test)
     ranks = rank(model, test.held, test.batches(model.max_history, 256), device, name)
@@ -213,6 +225,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--reading", choices=("causal", "prefix"), default="causal")
     parser.add_argument("--worlds", default=",".join(WORLDS))
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -222,9 +235,8 @@ def main() -> None:
             for world in chosen.worlds.split(","):
                 models = WORLDS[world][1]
                 seeds = range(chosen.seeds)
-                runs = {
-                    m: [pool.submit(train, world, m, seed, chosen.epochs) for seed in seeds] for m in models
-                }
+                rest = (chosen.epochs, chosen.reading)
+                runs = {m: [pool.submit(train, world, m, seed, *rest) for seed in seeds] for m in models}
                 report(world, {m: [one.result() for one in waited] for m, waited in runs.items()})
                 sys.stdout.flush()
 

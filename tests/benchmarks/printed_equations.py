@@ -1,4 +1,4 @@
-"""What each printed equation of M3BSR does, in numbers; the card of `m3bsr-printed` states them.
+"""What each printed equation of M3BSR does, in numbers; `models/m3bsr/NOTES.md` states them.
 
 Run: python tests/benchmarks/printed_equations.py (about a minute on one core).
 """

@@ -1,10 +1,13 @@
-"""A small catalog, a batch with every kind of history, M3BSR under any options, and its block alone."""
+"""A small catalog, batches with every kind of history, M3BSR in both readings, and its block alone."""
+
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from bench.config import build_options
 from bench.interface import Batch, DatasetInfo, ItemContent
+from bench.models.m3bsr import CARDS
 from bench.models.m3bsr.config import Denoising, M3BSRConfig
 from bench.models.m3bsr.denoise import ConditionalDenoising
 from bench.models.m3bsr.layout import layout
@@ -12,6 +15,23 @@ from bench.models.m3bsr.model import M3BSR
 
 N, USERS, L = 30, 9, 8
 SIZE = 16  # of a denoising block alone
+VARIANTS = {name: options for name, (_, options) in CARDS[0].variants.items() if name != "prefix"}
+FORMS = {
+    **VARIANTS,
+    "default": {},
+    "all_steps": {"cdmd_m.reverse_steps": None, "cdmd_b.reverse_steps": 3},
+    "clicks_ask": {"meie.share": "click_to_favor"},
+    "both_ask": {"meie.share": "both"},
+    "tokens": {"meie.concat": "time"},
+    "tokens_both": {"meie.concat": "time", "meie.share": "both"},
+    "two_layers": {"meie.layers": 2, "meie.pool": "mean"},
+    "tied": {"meie.tie_behaviors": True},
+    "networks": {"cdmd_m.replace": "mlp", "cdmd_b.replace": "mlp"},
+    "raw": {"space": "raw_standardized"},
+    "all_modalities": {"cdmd_b.cond": "all"},
+    "tile": {"fusion": "tile", "head": "linear"},
+    "noised": {"cdmd_m.infer_start": "noised"},
+}
 
 
 def content(image=True, text=True):
@@ -25,10 +45,29 @@ def content(image=True, text=True):
 
 
 def build(options=None, behaviors=("click", "favor"), seed=0, **modalities):
+    """Return the model in the prefix reading."""
+    return _built({**CARDS[0].variants["prefix"][1], **(options or {})}, behaviors, seed, modalities)
+
+
+def causal(options=None, behaviors=("click", "favor"), seed=0, **modalities):
+    """Return the model in its default reading, without dropout."""
+    return _built({"meie.dropout": 0.0, **(options or {})}, behaviors, seed, modalities)
+
+
+def _built(options, behaviors, seed, modalities):
     torch.manual_seed(seed)
     small = {"hidden_size": 16, "id_size": 4, "max_history": L, "micro_batch": 4}
-    config = build_options(M3BSRConfig, {**small, **(options or {})}, "test")
+    config = build_options(M3BSRConfig, {**small, **options}, "test")
     return M3BSR(config, DatasetInfo(USERS, N, behaviors, content(**modalities)))
+
+
+def windows(seed=0, rows=6, behaviors=2):
+    """Return the histories of `batch` with the event that follows each as its label."""
+    data = batch(seed, rows, behaviors)
+    real = data.mask
+    labels = torch.cat([data.history[:, 1:], data.target[:, None]], 1) * real
+    kinds = torch.cat([data.behavior[:, 1:], torch.full((rows, 1), behaviors)], 1) * real
+    return replace(data, target=None, labels=labels, label_behavior=kinds)
 
 
 def batch(seed=0, rows=6, behaviors=2):

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from m3bsr_cases import SIZE, block, given
 
-from bench.models.m3bsr.config import Denoising
+from bench.models.m3bsr.config import BehaviorDenoising, Denoising
+from bench.models.m3bsr.denoise import ConditionalDenoising
 from bench.models.m3bsr.schedule import Schedule
 
 
@@ -22,7 +23,7 @@ def test_starts_of_the_chain_are_what_they_are_called():
     found = {}
     for start in ("mean", "clean", "noised"):
         one = block(infer_start=start).eval()
-        chain = one._prepare(clean, rest[1], rest[2], rest[3])
+        chain = one._prepare(clean, *rest)
         found[start] = one._start(clean, start, chain)
     torch.testing.assert_close(found["mean"], abar.sqrt() * clean)
     assert torch.equal(found["clean"], clean)
@@ -83,6 +84,19 @@ def test_printed_loss_is_zero_where_nothing_is_denoised():
     idle.cross, idle.times = one.predictor.cross, one.predictor.times
     one.predictor = idle
     assert one(*given())[1].max().item() < 1e-10
+
+
+@pytest.mark.parametrize(("options", "terms"), [(Denoising, 2), (BehaviorDenoising, 1)])
+def test_the_printed_loss_has_two_terms_of_modalities_and_one_of_behaviors(options, terms):
+    """With T = 1 both chains start at the same state: each term is |x_1 - x_0'|^2, here a coordinate."""
+    torch.manual_seed(0)
+    one = ConditionalDenoising(1, SIZE, SIZE, options(loss="printed", steps=1, norm="mean")).train()
+    clean, mask, condition, seen, user = given()
+    torch.manual_seed(4)
+    denoised, error = one(clean, mask, condition, seen, user)
+    torch.manual_seed(4)
+    state = math.sqrt(0.9) * clean + math.sqrt(0.1) * torch.randn_like(clean)
+    torch.testing.assert_close(error, terms * (state - denoised).square().mean(-1))
 
 
 @pytest.mark.parametrize("loss", ["eps", "trajectory", "printed"])

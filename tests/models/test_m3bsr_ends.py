@@ -3,12 +3,14 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 from m3bsr_cases import N, batch, build, scores
 
-from bench.interface import TrainingEvents
-from bench.models.m3bsr.config import Softmax
+from bench.interface import DatasetInfo, ItemContent, TrainingEvents
+from bench.models.m3bsr.config import M3BSRConfig, Softmax
+from bench.models.m3bsr.inputs import InputLayer
 from bench.models.m3bsr.objective import expected_columns, main_loss
 
 
@@ -106,6 +108,22 @@ def test_ids_set_items_apart_from_the_start():
     inputs = build({"id_fields": ()}).inputs
     stream = inputs.id_stream(torch.arange(1, N + 1)[:, None], torch.zeros(N, dtype=torch.int64))
     assert stream.var(0).mean() > 0.5 * stream.var()
+
+
+def named(options, names):
+    """Return the fields beside the item that a model reads of a data set with such attributes."""
+    rows = np.zeros(N + 1, np.int32)
+    known = ItemContent(N, {}, {}, dict.fromkeys(names, rows))
+    inputs = InputLayer(M3BSRConfig(hidden_size=16, **options), DatasetInfo(9, N, ("click", "favor"), known))
+    return (("user",) if inputs.user is not None else ()) + inputs.attribute_names
+
+
+def test_ids_read_the_fields_of_the_paper_unless_all_are_asked_for():
+    tmall, kuaishou = ("brand", "category", "seller"), ("faces", "gender")
+    assert named({}, tmall) == ("user", "brand", "seller") and named({}, kuaishou) == ("user",)
+    assert named({"id_fields": ("all",)}, tmall) == ("user", *tmall)
+    assert named({"id_fields": ("all",)}, kuaishou) == ("user", *kuaishou)
+    assert named({"id_fields": ("category",)}, tmall) == ("category",)
 
 
 def test_id_fields_choose_what_the_ids_read():

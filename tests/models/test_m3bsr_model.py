@@ -200,7 +200,7 @@ def test_every_shallower_behavior_is_denoised_under_the_deepest():
     for each in events.each[:2]:
         with torch.no_grad():
             alone, _ = model.cdmd_b(
-                each.of(found.modality), each.mask, deep.of(found.modality), deep.mask, data.user
+                each.of(found.modality), each.mask, deep.of(found.modality), deep.mask[:, None], data.user
             )
         real = each.mask[None, :, :, None]
         torch.testing.assert_close(alone, each.of(found.behavior) * real, atol=1e-5, rtol=1e-5)

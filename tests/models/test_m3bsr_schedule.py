@@ -6,7 +6,7 @@ import pytest
 import torch
 from m3bsr_cases import block, given
 
-from bench.models.m3bsr.config import Denoising
+from bench.models.m3bsr.config import BehaviorDenoising, Denoising
 from bench.models.m3bsr.noise import seeded_normal
 from bench.models.m3bsr.schedule import Schedule
 
@@ -64,6 +64,22 @@ def test_marginal_noise_in_the_printed_step_is_subtracted_twice():
     """sqrt((1 - abar_10) / (1 - alpha_10)) with abar_10 = 0.5923 and alpha_10 = 0.9."""
     ratio = table(loss="trajectory").shift[0] / table().shift[0]
     assert ratio.item() == pytest.approx(math.sqrt((1 - 0.5923) / 0.1), abs=1e-3)
+
+
+def test_the_printed_step_of_behaviors_has_the_bar_and_that_of_modalities_has_not():
+    """beta / sqrt(1 - abar) / sqrt(alpha) at step 10 in Eq. 12, beta / sqrt(beta) / sqrt(alpha) in Eq. 8.
+
+    With noise of one step as the target, `trajectory` has no bar in either.
+    """
+    factors = {
+        (kind, loss): Schedule(kind(loss=loss))().shift[0].item()
+        for kind in (Denoising, BehaviorDenoising)
+        for loss in ("printed", "trajectory")
+    }
+    with_bar, without = -0.1 / math.sqrt(0.4077 * 0.9), -math.sqrt(0.1 / 0.9)
+    assert factors[BehaviorDenoising, "printed"] == pytest.approx(with_bar, abs=1e-4)
+    del factors[BehaviorDenoising, "printed"]
+    assert list(factors.values()) == pytest.approx([without] * 3, abs=1e-4)
 
 
 def test_reverse_step_is_the_mean_of_the_gaussian_posterior():
