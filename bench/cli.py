@@ -3,12 +3,12 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench import __version__, cli_ablate, cli_data, cli_figure, cli_models
-from bench.errors import UserError, hint
+from bench.errors import UserError
 from bench.terminal import Json, Pairs, Results, TaskName, TaskOption, console, print_rows, use_plain_signs
 
 if TYPE_CHECKING:
@@ -123,30 +123,25 @@ def run(
 
     Click prediction: bench run --task ctr --models dnn,din,popularity --dataset ml-100k
     """
-    from bench.config import ProtocolOptions, TrainingOptions, build_options, model_overrides, parse_settings
     from bench.experiments.grid import default_jobs, run_grid
+    from bench.experiments.plan import make_plan
     from bench.experiments.store import Store
-    from bench.registry import entries, select
+    from bench.registry import select
     from bench.report.tables import write_tables
 
-    chosen = select(models, task.value)
-    settings = parse_settings(set_ or [], {*entries(), *(entry.card.name for entry in chosen)})
-    limits = {"epochs": epochs, "max_minutes": max_minutes, "device": device}
-    training = {name: value for name, value in limits.items() if value is not None}
-    asked = {"task": task.value} | ({} if protocol is None else {"candidates": protocol})
-    records = run_grid(
+    plan = make_plan(
         dataset,
-        settings.data,
-        chosen,
-        model_overrides(settings, chosen),
-        build_options(ProtocolOptions, {**asked, **settings.protocol}, "protocol"),
-        build_options(TrainingOptions, {**training, **settings.training}, "training"),
-        range(seeds),
-        Store(results),
-        jobs=jobs or default_jobs(device or "auto"),
-        fresh=fresh,
-        quiet=False,
+        select(models, task.value),
+        settings=set_ or [],
+        task=task.value,
+        candidates=protocol,
+        seeds=seeds,
+        epochs=epochs,
+        max_minutes=max_minutes,
+        device=device,
     )
+    jobs = jobs or default_jobs(plan.training.device)
+    records = run_grid(plan, Store(results), jobs=jobs, fresh=fresh)
     finished = _table(records)
     paths = write_tables(finished, results / "tables")
     _show(finished, Format.json if as_json else Format.text)
@@ -176,10 +171,12 @@ def table(
 
     Click prediction: bench table --dataset ml-100k --task ctr
     """
+    from bench.experiments.chosen import in_order, named, stored
+    from bench.experiments.store import Store
     from bench.report.tables import comparable
 
-    kept = comparable(_named(_stored(results, dataset, protocol, task.value), models))
-    _show(_table(_in_order(kept), metrics), Format.json if as_json else form)
+    kept = comparable(named(stored(Store(results), dataset, protocol, task.value), models))
+    _show(_table(in_order(kept), metrics), Format.json if as_json else form)
 
 
 @app.command()
@@ -191,56 +188,6 @@ def doctor(results: Results = Path("results")) -> None:
     from bench.doctor import findings
 
     print_rows(("what", "found"), findings(results))
-
-
-def _stored(
-    results: Path, dataset: str | None, protocol: str | None, task: Literal["rank", "ctr"] = "rank"
-) -> "list[Record]":
-    """Return the records of one data set and task, of some candidates where they are named."""
-    from bench.experiments.store import Store
-
-    records = Store(results).records(task, **({"dataset": dataset} if dataset else {}))
-    if protocol:
-        records = [record for record in records if record.cell["protocol"]["candidates"] == protocol]
-    names = sorted({record.cell["dataset"] for record in records})
-    if not names:
-        wanted = " ".join(filter(None, [dataset, protocol])) or "anything"
-        option, which = ("", "") if task == "rank" else (f" --task {task}", f" under the task {task}")
-        fix = f"first: bench run{option} --dataset {dataset or 'ml-100k'}"
-        raise UserError(f"{results}: holds no cell of {wanted}{which}; {fix}")
-    if len(names) > 1:
-        raise UserError(f"{results}: holds several data sets; choose one with --dataset: {', '.join(names)}")
-    return records
-
-
-def _named(records: "list[Record]", spec: str) -> "list[Record]":
-    """Return the records of the models and families of a comma list, registered or not.
-
-    A variant (`NAME:VARIANT`) is chosen by its name alone; it is no part of `all` or of its family.
-    """
-    from bench.registry import entries
-
-    parts = {part.strip() for part in spec.split(",")}
-    known = {"all"} | {name for record in records for name in (record.cell["model"], record.family)}
-    for part in sorted(parts - known):
-        raise UserError(f"--models {part}: no such model or family in the store; {hint(part, known)}")
-    models = {*entries(), *(record.cell["model"] for record in records)}
-
-    def wanted(model: str, family: str) -> bool:
-        variant = model.rpartition(":")[0] in models
-        return model in parts or bool(parts & {"all", family} and not variant)
-
-    return [record for record in records if wanted(record.cell["model"], record.family)]
-
-
-def _in_order(records: "list[Record]") -> "list[Record]":
-    """Sort records as the registry sorts models; those that it does not know come last."""
-    from bench.registry import places
-
-    place = places()
-    return sorted(
-        records, key=lambda r: (place.get(r.cell["model"], len(place)), r.cell["model"], r.cell["seed"])
-    )
 
 
 def _table(records: "list[Record]", metrics: str | None = None) -> "Table":

@@ -40,31 +40,25 @@ def ablate(
 
     Example: bench ablate m3bsr --dataset ml-100k --seeds 3
     """
-    from bench.config import ProtocolOptions, TrainingOptions, build_options, model_overrides, parse_settings
     from bench.experiments.ablation import members
     from bench.experiments.grid import default_jobs, run_grid
+    from bench.experiments.plan import make_plan
     from bench.experiments.store import Store
-    from bench.registry import entries
     from bench.report.ablation import compare
 
-    chosen = members(model, variants)
-    settings = parse_settings(set_ or [], {*entries(), chosen[0].card.name})
-    limits = {"epochs": epochs, "max_minutes": max_minutes, "device": device}
-    training = {name: value for name, value in limits.items() if value is not None}
-    asked = {"task": task.value} | ({} if protocol is None else {"candidates": protocol})
-    records = run_grid(
+    plan = make_plan(
         dataset,
-        settings.data,
-        chosen,
-        model_overrides(settings, chosen),
-        build_options(ProtocolOptions, {**asked, **settings.protocol}, "protocol"),
-        build_options(TrainingOptions, {**training, **settings.training}, "training"),
-        range(seeds),
-        Store(results),
-        jobs=jobs or default_jobs(device or "auto"),
-        fresh=fresh,
-        quiet=False,
+        members(model, variants),
+        settings=set_ or [],
+        task=task.value,
+        candidates=protocol,
+        seeds=seeds,
+        epochs=epochs,
+        max_minutes=max_minutes,
+        device=device,
     )
+    jobs = jobs or default_jobs(plan.training.device)
+    records = run_grid(plan, Store(results), jobs=jobs, fresh=fresh)
     _report(compare(records), results, as_json)
     if any(record.status == "failed" for record in records):
         raise typer.Exit(1)

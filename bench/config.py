@@ -228,6 +228,13 @@ def join_list(parts: Iterable[str]) -> str:
     return f"[{joined}]" if _enclosed(joined) else joined
 
 
+def text_of(value: Any) -> str:
+    """Return an option as it is written on the command line, so that 4 and "4" name one variant."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return join_list(map(text_of, value)) if isinstance(value, tuple | list) else str(value)
+
+
 def _enclosed(text: str) -> bool:
     """Return whether one pair of brackets holds the whole text, as in `(a,b)` but not in `[a],[b]`."""
     pairs = {"(": ")", "[": "]"}

@@ -156,7 +156,7 @@ def test_a_failed_cell_is_a_row_and_exit_code_1_and_the_others_are_kept(place, t
 def test_protocol_and_training_options_reach_the_run(place, monkeypatch):
     seen = {}
 
-    def record(dataset_name, data_overrides, entries, overrides, protocol, training, seeds, store, **rest):
+    def record(plan, store, **rest):
         seen.update(locals())
         raise UserError("enough seen")
 
@@ -167,15 +167,12 @@ def test_protocol_and_training_options_reach_the_run(place, monkeypatch):
             "--seeds", "3", "--jobs", "2", "--set", "protocol.history=target", "--set", "data.min_events=3",
             "--set", "training.evaluation_batch=8", "--device", "cpu",
         )  # fmt: skip
-    assert (seen["protocol"].candidates, seen["protocol"].history) == ("full", "target")
-    assert dataclasses.astuple(seen["training"]) == (None, 2.0, "cpu", 8)
-    assert (seen["data_overrides"], list(seen["seeds"])) == ({"min_events": "3"}, [0, 1, 2])
-    assert {entry.card.family for entry in seen["entries"]} == {"heuristic"}
-    assert seen["store"].root == place / "results" and seen["rest"] == {
-        "jobs": 2,
-        "fresh": False,
-        "quiet": False,
-    }
+    plan = seen["plan"]
+    assert (plan.protocol.candidates, plan.protocol.history) == ("full", "target")
+    assert dataclasses.astuple(plan.training) == (None, 2.0, "cpu", 8)
+    assert (plan.dataset, plan.data, plan.seeds) == ("small", {"min_events": "3"}, (0, 1, 2))
+    assert {entry.card.family for entry in plan.models} == {"heuristic"}
+    assert seen["store"].root == place / "results" and seen["rest"] == {"jobs": 2, "fresh": False}
 
 
 @pytest.mark.parametrize(

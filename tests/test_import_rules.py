@@ -25,7 +25,8 @@ LIGHT = (
     "config.py", "registry.py", "cli.py", "cli_data.py", "cli_models.py", "terminal.py", "report/rows.py",
     "report/notes.py", "report/tables.py", "report/values.py", "evaluation/ctr.py",
     "cli_ablate.py", "cli_figure.py", "report/ablation.py", "experiments/ablation.py",
-    "experiments/store.py", "experiments/grid.py",
+    "experiments/store.py", "experiments/grid.py", "experiments/plan.py", "experiments/chosen.py", "api.py",
+    "__init__.py",
 )  # fmt: skip
 HEAVY = ("torch", "pandas", "sklearn", "scipy", "matplotlib", "optuna", "bench.interface")
 

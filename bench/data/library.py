@@ -19,7 +19,7 @@ from typing import Any
 
 import bench
 from bench.cards import DatasetCard, read_cards, source_of
-from bench.config import build_options, flatten, join_list
+from bench.config import build_options, flatten, text_of
 from bench.data.protocol.shuffle import OPTION, shuffled, take_shuffle
 from bench.data.schema import Dataset
 from bench.data.storage import FORMAT, METADATA, load
@@ -99,15 +99,8 @@ def folder(name: str, overrides: Mapping[str, Any]) -> Path:
     """Return where a data set, or its variant with changed `data.*` options, is or will be prepared."""
     if not overrides:
         return home() / name
-    text = json.dumps({key: _text(overrides[key]) for key in sorted(overrides)})
+    text = json.dumps({key: text_of(overrides[key]) for key in sorted(overrides)})
     return home() / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-
-
-def _text(value: Any) -> str:
-    """Return an option as it is written on the command line, so that 4 and "4" name one variant."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return join_list(map(_text, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def prepare_named(
@@ -253,7 +246,7 @@ def _split_options(
     known = [set(flatten(kind())) for kind in kinds]
     for key in overrides:
         if key == OPTION:
-            fix = f"give it where models are run: bench run --set data.{OPTION}={_text(overrides[key])}"
+            fix = f"give it where models are run: bench run --set data.{OPTION}={text_of(overrides[key])}"
             raise UserError(f"{OPTION}: acts when a prepared data set is opened; {fix}")
         if key not in set().union(*known):
             raise UserError(f"data set {card.name}: no option '{key}'; {hint(key, set().union(*known))}")
@@ -297,7 +290,7 @@ def resolve(name: str, overrides: Mapping[str, Any]) -> Path:
 
 def _missing(card: DatasetCard, overrides: Mapping[str, Any], known: Mapping[str, Path] | None = None) -> str:
     """Say what a data set is, where it is published, and how to get it here."""
-    changed = "".join(f" --set {key}={_text(value)}" for key, value in overrides.items())
+    changed = "".join(f" --set {key}={text_of(value)}" for key, value in overrides.items())
     variants = [name for name in known or {} if name.startswith(f"{card.name}-")]
     others = f" (prepared with other options: {', '.join(variants)})" if variants else ""
     simulated = (

@@ -7,10 +7,11 @@ import os
 import queue
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from bench.config import ProtocolOptions, TrainingOptions
 from bench.data import library
 from bench.data.protocol.shuffle import shuffled, take_shuffle
 from bench.data.protocol.task import Task, open_task
-from bench.data.storage import load
+from bench.data.storage import METADATA, load
 from bench.errors import UserError
+from bench.experiments.plan import Plan
 from bench.experiments.progress import PAUSE, Display, Note, Teller
 from bench.experiments.store import Cell, Record, Store
 from bench.files import require_writable
@@ -41,48 +43,32 @@ class Order:
 
 
 def run_grid(
-    dataset_name: str,
-    data_overrides: Mapping[str, str],
-    entries: list[Entry],
-    overrides: Mapping[str, Mapping[str, Any]],
-    protocol: ProtocolOptions,
-    training: TrainingOptions,
-    seeds: Sequence[int],
-    store: Store,
-    jobs: int = 1,
-    fresh: bool = False,
-    quiet: bool = False,
+    plan: Plan, store: Store, *, jobs: int = 1, fresh: bool = False, quiet: bool = False
 ) -> list[Record]:
-    """Return the records of models x seeds, running what the store lacks.
+    """Return the records of a plan, models x seeds, running what the store lacks.
 
     Args:
-        dataset_name: a prepared data set, or one that prepares itself.
-        data_overrides: `data.*` settings of a variant, `shuffle_modality` of any prepared data set.
-        entries: models.
-        overrides: model name -> options given by the user.
-        protocol: split, candidates, history.
-        training: limits and device.
-        seeds: of weights and batches; the candidates do not depend on them.
+        plan: what is run.
         store: where records are found and written.
         jobs: cells side by side, each in a process of its own with its share of the cores.
         fresh: runs every cell again.
         quiet: shows no progress.
 
     Raises:
-        UserError: the data set cannot be had.
+        UserError: there is no such data set, or the results folder cannot be written.
     """
     require_writable(store.root, "results folder")
-    options, shuffle = take_shuffle(data_overrides)
-    folder = library.resolve(dataset_name, options)
-    task = open_task(shuffled(load(folder), shuffle), protocol)
+    options, shuffle = take_shuffle(plan.data)
+    folder = library.resolve(plan.dataset, options)
+    task = _task(folder, shuffle, plan.protocol)
     cells = [
-        (make_cell(task, entry, overrides.get(entry.card.name, {}), training, seed), entry)
-        for entry in entries
-        for seed in seeds
+        (make_cell(task, entry, plan.overrides.get(entry.card.name, {}), plan.training, seed), entry)
+        for entry in plan.models
+        for seed in plan.seeds
     ]
     found = {} if fresh else {cell.key: record for cell, _ in cells if (record := store.find(cell.key))}
     missing = [
-        Order(cell, entry, training, store.root, folder, shuffle, jobs)
+        Order(cell, entry, plan.training, store.root, folder, shuffle, jobs)
         for cell, entry in cells
         if cell.key not in found
     ]
@@ -179,13 +165,23 @@ def _end(pool: ProcessPoolExecutor, abandoned: bool) -> None:
     pool.shutdown(cancel_futures=True)
 
 
+def _task(folder: Path, shuffle: tuple[str, ...], protocol: ProtocolOptions) -> Task:
+    """Open a data set under a protocol; a process keeps the last one for the cells that follow."""
+    return _opened(folder, (folder / METADATA).stat().st_mtime_ns, shuffle, protocol)
+
+
+@lru_cache(maxsize=1)
+def _opened(folder: Path, changed: int, shuffle: tuple[str, ...], protocol: ProtocolOptions) -> Task:
+    return open_task(shuffled(load(folder), shuffle), protocol)
+
+
 def run_order(order: Order, send: Callable[[Note], None]) -> Record:
     """Run a cell with its share of the cores. Torch is imported here: a finished table needs none of it."""
     from bench.experiments.run import run_cell
     from bench.training.device import limit_threads
 
     limit_threads(order.jobs)
-    task = open_task(shuffled(load(order.folder), order.shuffle), order.cell.protocol)
+    task = _task(order.folder, order.shuffle, order.cell.protocol)
     watcher = Teller(title(order.entry.card.label, order.cell.seed), send)
     return run_cell(order.cell, order.entry, task, order.training, Store(order.results), watcher)
 

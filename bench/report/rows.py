@@ -6,12 +6,15 @@ What a metric is, and how models are tested, stands in `bench.report.values`, a 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench.experiments.store import NOT_VALIDATED, Record
 from bench.report import values
+
+if TYPE_CHECKING:
+    import pandas
 
 METRICS = values.DEFAULTS["rank"]
 TESTED = values.TESTED["rank"]
@@ -96,6 +99,20 @@ class Table:
     def task(self) -> str:
         """`rank` or `ctr`."""
         return str(self.protocol.get("task", "rank"))
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """Return a pandas DataFrame: a row per model, a column per metric and deviation, then the costs."""
+        import pandas
+
+        rows = []
+        for row in self.rows:
+            values: dict[str, Any] = {"model": row.model, "label": row.label, "status": row.status}
+            for name, value in row.metrics.items():
+                values |= {name: value.mean, f"{name} std": value.std}
+            costs = ("parameters", "train_seconds", "epochs", "targets_seen", "targets_per_second",
+                     "score_users_per_second", "peak_memory_mb", "p", "reason")  # fmt: skip
+            rows.append(values | {"seeds": len(row.seeds)} | {name: getattr(row, name) for name in costs})
+        return pandas.DataFrame(rows)
 
     def ranking(self, metric: str) -> list[float]:
         """Return the distinct means of a metric, best first."""

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from bench import registry
-from bench.config import ProtocolOptions, TrainingOptions
+from bench.config import TrainingOptions
 from bench.data import library
 from bench.data.stats import statistics, text_report
 from bench.data.storage import load
 from bench.experiments import grid
+from bench.experiments.plan import Plan
 from bench.experiments.store import Record, Store
 from bench.report.notes import notes
 from bench.report.tables import build
@@ -64,17 +65,14 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def one_epoch(name: str, results: Path, options: dict[str, Any] | None = None, **data: str) -> Record:
-    (record,) = grid.run_grid(
+    plan = Plan(
         name,
-        data,
-        registry.select("m3bsr"),
-        {"m3bsr": {**SMALL, **(options or {})}},
-        ProtocolOptions(),
-        TrainingOptions(epochs=1),
-        range(1),
-        Store(results),
-        quiet=True,
+        tuple(registry.select("m3bsr")),
+        data=data,
+        overrides={"m3bsr": {**SMALL, **(options or {})}},
+        training=TrainingOptions(epochs=1),
     )
+    (record,) = grid.run_grid(plan, Store(results), quiet=True)
     assert record.status == "done", record.extra.get("traceback", record.reason)
     return record
 

@@ -16,6 +16,7 @@ from bench.data.storage import load
 from bench.errors import UserError
 from bench.evaluation.ctr import values
 from bench.experiments import grid
+from bench.experiments.plan import Plan
 from bench.experiments.store import Store
 from bench.interface import Impressions
 from bench.training.data import held_part, training_data
@@ -57,10 +58,13 @@ def folder(tmp_path_factory):
 
 
 def cells(store, models, **protocol):
-    return grid.run_grid(
-        "tiny", {}, registry.select(models), {}, ProtocolOptions(**protocol), TrainingOptions(epochs=2),
-        range(1), Store(store), quiet=True,
-    )  # fmt: skip
+    plan = Plan(
+        "tiny",
+        tuple(registry.select(models)),
+        protocol=ProtocolOptions(**protocol),
+        training=TrainingOptions(epochs=2),
+    )
+    return grid.run_grid(plan, Store(store), quiet=True)
 
 
 def test_run_prints_a_ctr_table_and_table_prints_it_again(tmp_path):

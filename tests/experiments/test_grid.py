@@ -15,6 +15,7 @@ from bench.data import library
 from bench.errors import UserError
 from bench.evaluation.metrics import chance, hit_rate, ndcg
 from bench.experiments import grid, run
+from bench.experiments.plan import Plan
 from bench.experiments.progress import Display, Note, Teller
 from bench.experiments.store import Store
 from bench.report.tables import build, notes, to_csv, to_json, to_latex, to_markdown
@@ -56,19 +57,15 @@ def data_home(tmp_path_factory):
 
 
 def cells(tmp_path, models, seeds=1, jobs=1, fresh=False, options=None, epochs=2, quiet=True, **protocol):
-    return grid.run_grid(
+    plan = Plan(
         "tiny",
-        {},
-        registry.select(models),
-        options or {},
-        ProtocolOptions(**protocol),
-        TrainingOptions(epochs=epochs),
-        range(seeds),
-        Store(tmp_path),
-        jobs=jobs,
-        fresh=fresh,
-        quiet=quiet,
+        tuple(registry.select(models)),
+        overrides=options or {},
+        protocol=ProtocolOptions(**protocol),
+        training=TrainingOptions(epochs=epochs),
+        seeds=tuple(range(seeds)),
     )
+    return grid.run_grid(plan, Store(tmp_path), jobs=jobs, fresh=fresh, quiet=quiet)
 
 
 @pytest.mark.parametrize("name", sorted(registry.entries()))
@@ -231,9 +228,9 @@ def blind_set(tmp_path_factory, data_home):
 
 def blind_records(tmp_path, models, epochs, **protocol):
     store = Store(tmp_path / "results")
-    chosen, training = registry.select(models), TrainingOptions(epochs=epochs)
-    options = ProtocolOptions(**protocol)
-    return grid.run_grid("blind", {}, chosen, {}, options, training, range(1), store, jobs=1, quiet=True)
+    chosen, training = tuple(registry.select(models)), TrainingOptions(epochs=epochs)
+    plan = Plan("blind", chosen, protocol=ProtocolOptions(**protocol), training=training)
+    return grid.run_grid(plan, store, quiet=True)
 
 
 def test_a_set_without_validation_events_is_trained_to_its_epochs_and_says_so(tmp_path, blind_set):
@@ -299,8 +296,7 @@ def test_a_results_folder_that_is_a_file_ends_before_training(tmp_path):
 def test_folders_with_brackets_in_their_names_work(tmp_path):
     store = Store(tmp_path / "my results [v2]*")
     for _ in range(2):
-        found = grid.run_grid("tiny", {}, registry.select("popularity"), {}, ProtocolOptions(),
-                              TrainingOptions(), range(1), store, quiet=True)  # fmt: skip
+        found = grid.run_grid(Plan("tiny", tuple(registry.select("popularity"))), store, quiet=True)
     assert store.find(found[0].key) is not None and len(store.records(dataset="tiny")) == 1
 
 

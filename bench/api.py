@@ -1,0 +1,119 @@
+"""The harness from Python: what the commands `run` and `table` do, for programs and notebooks.
+
+    from bench import load_dataset, run, table
+
+    found = run("ml-100k", models="popularity,gru4rec", seeds=1, epochs=2)
+    print(found.to_frame())
+
+Errors that a user can mend are `bench.errors.UserError`, one line each.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.config import text_of
+from bench.data import library
+from bench.data.schema import Dataset
+from bench.experiments.chosen import in_order, named, stored
+from bench.experiments.grid import default_jobs, run_grid
+from bench.experiments.plan import make_plan
+from bench.experiments.store import Store
+from bench.registry import select
+from bench.report.tables import Table, build, comparable
+
+
+def run(
+    dataset: str,
+    models: str = "all",
+    *,
+    task: Literal["rank", "ctr"] = "rank",
+    protocol: str | None = None,
+    seeds: int = 3,
+    epochs: int | None = None,
+    max_minutes: float | None = None,
+    options: Mapping[str, Any] | None = None,
+    device: str | None = None,
+    jobs: int | None = None,
+    results: str | Path = "results",
+    fresh: bool = False,
+    progress: bool = True,
+) -> Table:
+    """Train and test models on a data set and return their table; finished cells are not run again.
+
+    Several jobs start processes of their own: a script then needs `if __name__ == "__main__":` around it.
+
+    Args:
+        dataset: a prepared data set, or one that prepares itself (`ml-100k`, `synthetic`).
+        models: comma list of names, families, paths of .py files, `NAME:VARIANT`, or `all`.
+        task: `rank` or `ctr`.
+        protocol: `uniform99` (default), `popular99`, `full`.
+        seeds: how many, from 0.
+        epochs: most epochs of each training stage.
+        max_minutes: minutes after which a training stops.
+        options: what `--set` takes: `{"hidden_size": 128, "sasrec.dropout": 0.1, "data.keep_last": 50}`.
+        device: `auto` (default), `cpu`, `cuda`, `cuda:1`, `mps`.
+        jobs: cells side by side; None is one per core, at most four.
+        results: folder of the records.
+        fresh: run finished cells again.
+        progress: show bars on stderr.
+
+    Returns:
+        the table; a failed cell is a row with its reason. `to_frame()` makes a pandas DataFrame.
+
+    Raises:
+        UserError: no such data set, model or option.
+    """
+    plan = make_plan(
+        dataset,
+        select(models, task),
+        settings=[f"{key}={text_of(value)}" for key, value in (options or {}).items()],
+        task=task,
+        candidates=protocol,
+        seeds=seeds,
+        epochs=epochs,
+        max_minutes=max_minutes,
+        device=device,
+    )
+    store = Store(Path(results).expanduser())
+    jobs = jobs or default_jobs(plan.training.device)
+    return build(run_grid(plan, store, jobs=jobs, fresh=fresh, quiet=not progress))
+
+
+def table(
+    dataset: str | None = None,
+    models: str = "all",
+    *,
+    task: Literal["rank", "ctr"] = "rank",
+    protocol: str | None = None,
+    metrics: list[str] | None = None,
+    results: str | Path = "results",
+) -> Table:
+    """Return the table of finished cells: each model as it ran last, on the newest data and candidates.
+
+    Args:
+        dataset: needed where the store knows several.
+        models: comma list as in `run`.
+        task: `rank` or `ctr`.
+        protocol: of the candidates; None takes the newest.
+        metrics: `HR@K`, `NDCG@K`, `MRR`; in the task `ctr` `AUC`, `GAUC`, `LogLoss`.
+        results: folder of the records.
+
+    Raises:
+        UserError: the store holds no such cell.
+    """
+    records = stored(Store(Path(results).expanduser()), dataset, protocol, task)
+    return build(in_order(comparable(named(records, models))), metrics)
+
+
+def load_dataset(name: str, options: Mapping[str, Any] | None = None) -> Dataset:
+    """Return a prepared data set; one that needs no files is prepared first where it has to be.
+
+    Args:
+        name: of a data set of `bench data list`, or of a prepared folder.
+        options: what `--set data.X=` takes.
+
+    Raises:
+        UserError: it is not prepared and its files have to be brought, or there is no data set of this name.
+    """
+    return library.open_dataset(name, dict(options or {}))
