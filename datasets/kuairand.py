@@ -6,7 +6,7 @@ Recommendation Dataset with Randomly Exposed Videos, CIKM 2022.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -16,7 +16,7 @@ from bench.data.readers.behaviors import behavior_names
 from bench.data.readers.blocks import header_of
 from bench.data.readers.folder import files_of
 from bench.data.readers.log import Field, LogFiles, LogOptions, id_field, number_field
-from bench.data.schema import RawData
+from bench.data.schema import TOUCHED, RawData
 from bench.errors import UserError
 
 CARD = DatasetCard(
@@ -50,6 +50,9 @@ SIGNALS = (
     "is_click", "is_like", "is_follow", "is_comment", "is_forward", "is_hate", "long_view", "play_time_ms",
     "duration_ms", "profile_stay_time", "comment_stay_time", "is_profile_enter",
 )  # fmt: skip
+TOUCHING = ("is_click", "is_like", "is_follow", "is_comment", "is_forward", "is_hate", "long_view",
+            "is_profile_enter")  # fmt: skip
+"""Signals of something that the user did with the video, where no behavior is made of them."""
 PERIODS = ("4_08_to_4_21", "4_22_to_5_08")
 FIRST = 10**11  # milliseconds: 1973; smaller numbers are seconds
 NAME = re.compile(r"log_standard_(4_08_to_4_21|4_22_to_5_08)_(\w+?)(_part\d+)?\.csv")
@@ -125,6 +128,8 @@ def _log(files: list[Path], names: dict[str, str], options: Options) -> LogFiles
     signals = [number_field(signal, "a whole number of 0 or more") for signal in names]
     ids = (id_field("user", "user_id"), id_field("item", "video_id"))
     time = number_field("timestamp", "whole milliseconds since 1970", "time_ms", low=FIRST)
+    others = [signal for signal in TOUCHING if signal in columns and signal not in names]
+    signals += [replace(number_field(signal, ""), optional=True) for signal in others]
     last = columns[-1]  # a line that was cut off behind the last comma has the right width
     there = pl.when(pl.col(last) != "").then(True)
     given = Field("last column", there, "a value: the line was cut off", last)
@@ -136,16 +141,18 @@ def _log(files: list[Path], names: dict[str, str], options: Options) -> LogFiles
         files=tuple(files),
         columns=columns,
         fields=(*ids, time, *signals, given),
-        select=lambda typed: _events(typed, flags),
+        select=lambda typed: _events(typed, flags, others),
         header=True,
         dropped={"exposures without any of the signals": ~pl.any_horizontal(*flags.values())},
         on_bad_row=options.on_bad_row,
     )
 
 
-def _events(typed: pl.LazyFrame, flags: dict[str, pl.Expr]) -> pl.LazyFrame:
-    """Return an event for each behavior of a row, the shallow one first."""
+def _events(typed: pl.LazyFrame, flags: dict[str, pl.Expr], others: list[str]) -> pl.LazyFrame:
+    """Return an event for each behavior of a row, shallow first; `TOUCHED` for other signals alone."""
+    chosen = pl.any_horizontal(*flags.values())
     named = [pl.when(flag).then(pl.lit(name)) for name, flag in flags.items()]
-    rows = typed.filter(pl.any_horizontal(*flags.values()))
+    named.append(pl.when(~chosen).then(pl.lit(TOUCHED)))
+    rows = typed.filter(pl.any_horizontal(chosen, *(pl.col(signal) > 0 for signal in others)))
     behavior = pl.concat_list(named).list.drop_nulls().alias("behavior")
     return rows.select("user", "item", behavior, "timestamp").explode("behavior")

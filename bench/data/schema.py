@@ -13,6 +13,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+TOUCHED = "(outside the mapping)"
+"""Behavior that a reader gives a row of a raw behavior that the mapping leaves out: it is no event, but the
+user has touched the item, so the item is no negative of this user."""
+
 
 @dataclass(frozen=True)
 class RawFeatures:
@@ -120,7 +124,8 @@ class RawData:
     def collected(self) -> "RawData":
         """Return the same with streams and functions turned into tables: to look at a log that is short."""
         events = self.events if isinstance(self.events, pl.DataFrame) else self.events.collect()
-        items = self.items(events["item"].unique().sort()) if callable(self.items) else self.items
+        kept = events.filter(pl.col("behavior").cast(pl.String) != TOUCHED)["item"].unique().sort()
+        items = self.items(kept) if callable(self.items) else self.items
         return replace(self, events=events, items=items)
 
 

@@ -23,7 +23,7 @@ from bench.data.schema import Dataset, Interactions, ItemContent, Touched
 from bench.errors import UserError
 from bench.files import replacing
 
-FORMAT = 2
+FORMAT = 3
 METADATA = "dataset.json"
 CHUNK = 65536
 BLOCK = 1_000_000  # events written, and read, at once

@@ -18,7 +18,7 @@ import polars as pl
 from bench.cards import DatasetCard
 from bench.data.readers.log import Field, LogFiles, LogOptions, id_field, log_file, number_field
 from bench.data.readers.missing import is_word
-from bench.data.schema import RawData, StreamedFeatures
+from bench.data.schema import TOUCHED, RawData, StreamedFeatures
 from bench.datasets.kuaishou.simulation import FACES, LOG, MARKER, TEXTS, UNFINISHED
 from bench.datasets.kuaishou.visual import WIDTH, blocks
 from bench.errors import UserError
@@ -165,10 +165,11 @@ def _mapping(options: Options) -> str:
 def _log(path: Path, options: Options) -> LogFiles:
     favor = _favor(options)
     kinds = [pl.when("click").then(pl.lit("click")), pl.when(favor).then(pl.lit("favor"))]
+    kinds.append(pl.when(~(pl.col("click") | favor)).then(pl.lit(TOUCHED)))
     behavior = pl.concat_list(kinds).list.drop_nulls().alias("behavior")  # shallow before deep
 
     def select(typed: pl.LazyFrame) -> pl.LazyFrame:
-        rows = typed.filter(pl.col("click") | favor)
+        rows = typed.filter(pl.col("click") | favor | pl.col("like") | pl.col("follow"))
         return rows.select("user", "item", behavior, "timestamp").explode("behavior")
 
     time = number_field("timestamp", f"a whole number from 1 to {LAST_TIME}", "time", 1, LAST_TIME)

@@ -17,7 +17,7 @@ from bench.data.readers.behaviors import behavior_names, mapping_text
 from bench.data.readers.blocks import header_of
 from bench.data.readers.folder import files_of
 from bench.data.readers.log import Field, LogFiles, LogOptions
-from bench.data.schema import RawData
+from bench.data.schema import TOUCHED, RawData
 from bench.datasets.rec_tmall.items import ATTRIBUTES, SOH, Items, full_form, prefixed_id
 from bench.datasets.rec_tmall.simulation import ACTIONS, MARKER, UNFINISHED
 from bench.errors import UserError
@@ -186,13 +186,13 @@ def _seconds(text: pl.Expr, form: str) -> pl.Expr:
 
 
 def _events(typed: pl.LazyFrame, names: dict[str, str], options: Options) -> pl.LazyFrame:
-    """Return the events of the chosen behaviors and users; behaviors as categories, far smaller than text."""
-    kept = typed.filter(pl.col("action").is_in(list(names)))
+    """Return the rows of the chosen users; behaviors as categories, far smaller than text."""
+    kept = typed
     if options.user_share < 1:
         below = round(options.user_share * (MASK + 1))
         kept = kept.filter(user_hash(pl.col("user"), options.sample_seed) < below)
-    behaviors = pl.Enum(list(dict.fromkeys(names.values())))
-    table = pl.Series([names.get(action) for action in ACTIONS], dtype=behaviors)
+    behaviors = pl.Enum([*dict.fromkeys(names.values()), TOUCHED])
+    table = pl.Series([names.get(action, TOUCHED) for action in ACTIONS], dtype=behaviors)
     behavior = pl.lit(table).gather(pl.col("action").to_physical()).alias("behavior")
     return kept.select("user", "item", behavior, "timestamp")
 

@@ -19,7 +19,7 @@ import polars as pl
 from bench.cards import DatasetCard
 from bench.data.readers.known import shown
 from bench.data.readers.log import BAD, PLACES, LogOptions
-from bench.data.schema import RawData, RawFeatures
+from bench.data.schema import TOUCHED, RawData, RawFeatures
 from bench.datasets.table.events import (
     EventColumns,
     IdKind,
@@ -174,8 +174,7 @@ def _map_behaviors(
         expected = f"expected one of {', '.join(names)}; {fix}"
         raise table.fault(options.behavior or "behavior", first[ROW], expected)
     order = tuple(dict.fromkeys(names.values()))
-    mapped = events.with_columns(pl.col("behavior").replace_strict(names, default=None))
-    mapped = mapped.drop_nulls("behavior")
+    mapped = events.with_columns(pl.col("behavior").replace_strict(names, default=TOUCHED))
     if not (mapped["behavior"] == order[-1]).any():
         problem = f"no event of the target behavior '{order[-1]}'; found {found}"
         raise UserError(f"{table.path}: {problem}; let behaviors end with one that occurs")

@@ -240,7 +240,7 @@ def test_unfinished_and_outdated_folders_are_not_prepared_data_sets():
     for name in (".partial-here-12-00000000-selfmade", "outdated", "empty"):
         (done.parent / name).mkdir()
         if name != "empty":
-            content = text.replace('"format": 2', '"format": 1') if name == "outdated" else text
+            content = text.replace('"format": 3', '"format": 2') if name == "outdated" else text
             (done.parent / name / "dataset.json").write_text(content)
     assert list(library.prepared()) == ["selfmade"]
 

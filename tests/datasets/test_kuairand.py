@@ -7,6 +7,7 @@ from bench.data.schema import RawData
 from bench.datasets import kuairand
 from bench.datasets.kuairand import Options
 from bench.errors import UserError
+from tests.datasets.conftest import events_of
 
 HEADER = (
     "user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,long_view,"
@@ -16,7 +17,7 @@ EARLY, LATE = "log_standard_4_08_to_4_21_{}.csv", "log_standard_4_22_to_5_08_{}.
 
 
 def read(raw: Path | None, options: Options) -> RawData:
-    return kuairand.read(raw, options).collected()
+    return events_of(kuairand.read(raw, options).collected())
 
 
 def line(user: object, video: object, time: object, **signals: object) -> str:

@@ -7,6 +7,7 @@ from bench.data.schema import RawData
 from bench.datasets import retailrocket
 from bench.datasets.retailrocket import Options
 from bench.errors import UserError
+from tests.datasets.conftest import events_of
 
 HEADER = "timestamp,visitorid,event,itemid,transactionid\n"
 LINES = (
@@ -18,7 +19,7 @@ LINES = (
 
 
 def read(raw: Path | None, options: Options) -> RawData:
-    return retailrocket.read(raw, options).collected()
+    return events_of(retailrocket.read(raw, options).collected())
 
 
 def folder_with(folder: Path, text: str | bytes) -> Path:

@@ -9,6 +9,7 @@ from bench.data.schema import Position, RawData
 from bench.datasets import taobao
 from bench.datasets.taobao import Options
 from bench.errors import UserError
+from tests.datasets.conftest import events_of
 
 SAMPLE = Path(__file__).parents[3] / "shared" / "data" / "taobao-userbehavior-sample" / "UserBehavior.csv"
 LINES = (
@@ -23,7 +24,7 @@ LINES = (
 
 
 def read(raw: Path | None, options: Options) -> RawData:
-    return taobao.read(raw, options).collected()
+    return events_of(taobao.read(raw, options).collected())
 
 
 def folder_with(folder: Path, text: str | bytes) -> Path:

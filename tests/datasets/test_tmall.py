@@ -7,6 +7,7 @@ from bench.data.schema import RawData
 from bench.datasets import tmall
 from bench.datasets.tmall import Options
 from bench.errors import UserError
+from tests.datasets.conftest import events_of
 
 HEADER = "user_id,item_id,cat_id,seller_id,brand_id,time_stamp,action_type\n"
 LINES = (
@@ -19,7 +20,7 @@ LINES = (
 
 
 def read(raw: Path | None, options: Options) -> RawData:
-    return tmall.read(raw, options).collected()
+    return events_of(tmall.read(raw, options).collected())
 
 
 def folder_with(folder: Path, text: str | bytes) -> Path:

@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from bench.data.readers.missing import is_missing
-from bench.data.schema import RawData, RawFeatures
+from bench.data.schema import TOUCHED, RawData, RawFeatures
 from bench.errors import UserError, hint
 
 LAST_TIME = 4 * 10**18  # the year 2096 in nanoseconds; beyond it stand markers such as the largest int64
@@ -99,7 +99,7 @@ def _check_mapped(column: pl.Series, behaviors: tuple[str, ...]) -> None:
     _refuse(
         column.is_null(), column, "events: behavior", "one of " + ", ".join(behaviors), "drop or map the row"
     )
-    found = set(column.unique().to_list())
+    found = set(column.unique().to_list()) - {TOUCHED}
     unknown = sorted(map(str, found - set(behaviors)))
     if unknown:
         fix = f"{hint(unknown[0], behaviors)}; map it to one of these or drop its rows"

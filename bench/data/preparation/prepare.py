@@ -43,7 +43,7 @@ from bench.data.preparation.runs import (
     write_runs,
 )
 from bench.data.schema import EventStream, Interactions, RawData, Touched
-from bench.data.storage import LogWriter, finish, write_users
+from bench.data.storage import FORMAT, LogWriter, finish, write_users
 from bench.errors import UserError
 from bench.files import replacing
 
@@ -162,7 +162,7 @@ def _work_folder(raw: RawData, folder: Path, partial: Path, reader: Mapping[str,
     if not isinstance(raw.events, EventStream):
         return partial / "work"
     place = folder.parent / UNFINISHED / folder.name
-    digest = _digest(raw.events.identity, raw.behaviors, reader)
+    digest = _digest(raw.events.identity, raw.behaviors, reader, FORMAT)
     for other in place.iterdir() if place.is_dir() else []:
         if other.name != digest:  # of other files or reader options: nobody will go on from it
             shutil.rmtree(other)
@@ -187,22 +187,24 @@ def _keep(raw: RawData, options: PrepareOptions, work: Path, watch: Watch) -> tu
         frequent = runs.frequent_items(options.min_item_events)
         read, count = runs.bucket, runs.buckets
     else:
-        tally = Tally(len(raw.events), len(raw.events), 0, counts(raw.events))
+        behaviors, outside = counts(raw.events)
+        tally = Tally(len(raw.events), sum(behaviors.values()), 0, behaviors, outside)
         whole = numbered(raw.events, raw.behaviors)
         frequent = frequent_items([whole], options.min_item_events)
         read, count = (lambda number: whole), 1
     if options.drop_duplicates:
         frequent = frequent_items((first_rows(read(n)) for n in range(count)), options.min_item_events)
-    kept = Kept(work / f"kept-{_digest(asdict(options))}")
+    kept = Kept(work / f"kept-{_digest(asdict(options), FORMAT)}")
     kept.folder.mkdir(parents=True, exist_ok=True)
 
     def filtered(number: int) -> dict[str, int]:
         done = _bucket(kept.folder, "seen", number).with_suffix(".json")
         if not done.is_file():
             bucket = read(number)
-            rows = first_rows(bucket) if options.drop_duplicates else bucket
-            seen = _filter(rows, frequent, options, kept.folder, number)
-            seen["repeated"] = len(bucket) - len(rows)
+            events, outside = bucket.filter(pl.col("behavior") > 0), bucket.filter(pl.col("behavior") == 0)
+            rows = first_rows(events) if options.drop_duplicates else events
+            seen = _filter(rows, outside, frequent, options, kept.folder, number)
+            seen["repeated"] = len(events) - len(rows)
             with replacing(done) as partial:
                 partial.write_text(json.dumps(seen), encoding="utf-8")
         return dict(json.loads(done.read_text(encoding="utf-8")))
@@ -233,9 +235,15 @@ def _require_events(kept: Kept, tally: Tally, target: str, options: PrepareOptio
 
 
 def _filter(
-    bucket: pl.DataFrame, frequent: pl.Series | None, options: PrepareOptions, folder: Path, number: int
+    bucket: pl.DataFrame,
+    outside: pl.DataFrame,
+    frequent: pl.Series | None,
+    options: PrepareOptions,
+    folder: Path,
+    number: int,
 ) -> dict[str, int]:
-    """Write the last events of the users kept, and their distinct items over all their events.
+    """Write the last events of the users kept, and their distinct items over all their events; beside them
+    the distinct items of their rows outside the mapping, which make no item known.
 
     Events are ordered by user, timestamp and order of the log; touched items by user and item.
 
@@ -253,7 +261,10 @@ def _filter(
         ends = np.repeat(np.cumsum(lengths[enough]), lengths[enough])
         last = order[np.arange(len(order)) >= ends - options.keep_last]
     write_frame(bucket[last], _bucket(folder, "events", number))
-    write_frame(distinct_pairs(bucket.select("user", "item")[order]), _bucket(folder, "touched", number))
+    touched = distinct_pairs(bucket.select("user", "item")[order])
+    write_frame(touched, _bucket(folder, "touched", number))
+    also = outside.select("user", "item").join(touched.select("user").unique(), on="user", how="semi")
+    write_frame(distinct_pairs(also) if len(also) else also, _bucket(folder, "outside", number))
     return {"users": len(lengths), "most": int(lengths.max(initial=0))}
 
 
@@ -268,6 +279,9 @@ def _write_log(kept: Kept, items: pl.Series, folder: Path, watch: Watch) -> None
     def numbered_bucket(number: int) -> tuple[Interactions, Touched]:
         events = read_frame(_bucket(kept.folder, "events", number))
         touched = read_frame(_bucket(kept.folder, "touched", number))
+        outside = read_frame(_bucket(kept.folder, "outside", number))
+        if len(outside := outside.filter(pl.col("item").is_in(items.implode()))):
+            touched = distinct_pairs(pl.concat([touched, outside]))
         interactions = Interactions(
             offsets=_offsets(events["user"]),
             item=item_numbers(events["item"]),

@@ -9,7 +9,7 @@ from bench.data.preparation.check import check_events, check_raw
 from bench.data.preparation.content import item_table
 from bench.data.preparation.coverage import cautions_of
 from bench.data.preparation.repeats import Repeats, repeats_warning
-from bench.data.preparation.runs import Tally, Watch, of_part
+from bench.data.preparation.runs import Tally, Watch, counts, of_part
 from bench.data.schema import EventStream, Position, RawData, StreamedFeatures
 from bench.errors import UserError
 
@@ -39,7 +39,8 @@ def check_raw_files(raw: RawData, watch: Watch) -> tuple[Tally, list[str]]:
                     items = pl.concat([items, found]).unique() if len(items) else found
                     watch("rows read", tally.rows, tally.expected_rows(raw.events.size))
             else:
-                tally = Tally(len(raw.events), len(raw.events))
+                behaviors, dropped = counts(raw.events)
+                tally = Tally(len(raw.events), sum(behaviors.values()), dropped=dropped)
                 repeats.add(raw.events)
                 items = raw.events["item"].unique()
         except UserError as error:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from bench.data.parallel import ahead
 from bench.data.preparation.check import check_events
 from bench.data.preparation.order import ranks, stable_order
-from bench.data.schema import EventStream, Part, Position
+from bench.data.schema import TOUCHED, EventStream, Part, Position
 from bench.errors import UserError
 
 Watch = Callable[[str, int, int], None]
@@ -26,6 +26,7 @@ Watch = Callable[[str, int, int], None]
 
 BUCKET_ROWS = 1_000_000  # events of a bucket, about; a single user is never cut
 STEP = 2048  # rows of a run that are read together, and of which the first helps to place the buckets' edges
+OUTSIDE = "outside the mapping of behaviors: no event, but the item counts as touched"
 LEDGER = "runs.jsonl"
 PLACES = 5  # malformed rows remembered
 
@@ -63,24 +64,27 @@ class Tally:
 
 def of_part(part: Part) -> dict[str, Any]:
     """Return what `Tally.add` counts of a part."""
+    behaviors, dropped = counts(part.events)
     return {
-        "rows": part.rows, "events": len(part.events), "size": part.size,
-        "behaviors": counts(part.events), "dropped": dict(part.dropped), "places": list(part.places),
+        "rows": part.rows, "events": sum(behaviors.values()), "size": part.size,
+        "behaviors": behaviors, "dropped": dict(part.dropped) | dropped, "places": list(part.places),
     }  # fmt: skip
 
 
 def numbered(events: pl.DataFrame, behaviors: Sequence[str]) -> pl.DataFrame:
-    """Return user, item, behavior (id, from 1), timestamp."""
-    ids = dict(zip(behaviors, range(1, len(behaviors) + 1), strict=True))
+    """Return user, item, behavior (id, from 1; 0 is `TOUCHED`), timestamp."""
+    ids = {name: number for number, name in enumerate([TOUCHED, *behaviors])}
     behavior = pl.col("behavior").cast(pl.String).replace_strict(ids, return_dtype=pl.Int8)
-    if events["behavior"].dtype == pl.Enum(behaviors):
-        behavior = pl.col("behavior").to_physical().cast(pl.Int8) + 1
+    if events["behavior"].dtype == pl.Enum([*behaviors, TOUCHED]):
+        behavior = (pl.col("behavior").to_physical().cast(pl.Int8) + 1) % (len(behaviors) + 1)
     return events.select("user", "item", behavior, pl.col("timestamp").cast(pl.Int64))
 
 
-def counts(events: pl.DataFrame) -> dict[str, int]:
-    """Return behavior -> rows."""
-    return dict(events["behavior"].value_counts().iter_rows())
+def counts(events: pl.DataFrame) -> tuple[dict[str, int], dict[str, int]]:
+    """Return behavior -> rows, and the reason why others are no events -> rows."""
+    found = dict(events["behavior"].cast(pl.String).value_counts().iter_rows())
+    touched = found.pop(TOUCHED, 0)
+    return found, ({OUTSIDE: touched} if touched else {})
 
 
 def write_runs(stream: EventStream, behaviors: Sequence[str], folder: Path, watch: Watch) -> Tally:
@@ -202,5 +206,6 @@ def frequent_items(frames: Iterable[pl.DataFrame], least: int) -> pl.Series | No
         return None
     total = pl.DataFrame()
     for frame in frames:
-        total = pl.concat([total, frame.group_by("item").len()]).group_by("item").agg(pl.col("len").sum())
+        counted = frame.filter(pl.col("behavior") > 0).group_by("item").len()
+        total = pl.concat([total, counted]).group_by("item").agg(pl.col("len").sum())
     return total.filter(pl.col("len") >= least)["item"]

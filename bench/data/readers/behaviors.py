@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
 
+from bench.data.schema import TOUCHED
 from bench.errors import UserError, hint
 
 
 def events(names: Mapping[str, str], column: str = "behavior") -> Callable[[pl.LazyFrame], pl.LazyFrame]:
-    """Return the usual `select`: rows of the raw behaviors that have a name, which replaces them.
+    """Return the usual `select`: raw behaviors become their names, those without one `TOUCHED`.
 
     Args:
         names: raw value -> behavior.
@@ -16,9 +17,8 @@ def events(names: Mapping[str, str], column: str = "behavior") -> Callable[[pl.L
     """
 
     def select(typed: pl.LazyFrame) -> pl.LazyFrame:
-        behavior = pl.col(column).replace_strict(names, return_dtype=pl.String).alias("behavior")
-        kept = typed.filter(pl.col(column).is_in(list(names)))
-        return kept.select("user", "item", behavior, "timestamp")
+        behavior = pl.col(column).replace_strict(names, default=TOUCHED, return_dtype=pl.String)
+        return typed.select("user", "item", behavior.alias("behavior"), "timestamp")
 
     return select
 
@@ -50,6 +50,6 @@ def behavior_names(entries: Sequence[str], known: Sequence[str]) -> dict[str, st
 
 
 def mapping_text(names: Mapping[str, str], known: Sequence[str]) -> str:
-    """Return the mapping in words: what became what, and what was dropped."""
+    """Return the mapping in words: what became what, and what is no event."""
     words = [f"{value} -> {name}" for value, name in names.items()]
     return ", ".join(words + [f"{value} dropped" for value in known if value not in names])
