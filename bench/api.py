@@ -41,10 +41,10 @@ def run(
 ) -> Table:
     """Train and test models on a data set and return their table; finished cells are not run again.
 
-    Several jobs start processes of their own: a script then needs `if __name__ == "__main__":` around it.
+    With several jobs a script needs `if __name__ == "__main__":` around it.
 
     Args:
-        dataset: a prepared data set, or one that prepares itself (`ml-100k`, `synthetic`).
+        dataset: a prepared one, or one that prepares itself (`ml-100k`, `synthetic`).
         models: comma list of names, families, paths of .py files, `NAME:VARIANT`, or `all`.
         task: `rank` or `ctr`.
         protocol: `uniform99` (default), `popular99`, `full`.
@@ -59,24 +59,17 @@ def run(
         progress: show bars on stderr.
 
     Returns:
-        the table; a failed cell is a row with its reason. `to_frame()` makes a pandas DataFrame.
+        the table, a failed cell being a row with its reason; `to_frame()` makes a pandas DataFrame.
 
     Raises:
         UserError: no such data set, model or option.
     """
+    settings = [f"{key}={text_of(value)}" for key, value in (options or {}).items()]
     plan = make_plan(
-        dataset,
-        select(models, task),
-        settings=[f"{key}={text_of(value)}" for key, value in (options or {}).items()],
-        task=task,
-        candidates=protocol,
-        seeds=seeds,
-        epochs=epochs,
-        max_minutes=max_minutes,
-        device=device,
-    )
-    store = Store(Path(results).expanduser())
-    jobs = jobs or default_jobs(plan.training.device)
+        dataset, select(models, task), settings=settings, task=task, candidates=protocol, seeds=seeds,
+        epochs=epochs, max_minutes=max_minutes, device=device,
+    )  # fmt: skip
+    store, jobs = Store(Path(results).expanduser()), jobs or default_jobs(plan.training.device)
     return build(run_grid(plan, store, jobs=jobs, fresh=fresh, quiet=not progress))
 
 

@@ -9,7 +9,23 @@ import typer
 
 from bench import __version__, cli_ablate, cli_data, cli_figure, cli_models
 from bench.errors import UserError
-from bench.terminal import Json, Pairs, Results, TaskName, TaskOption, console, print_rows, use_plain_signs
+from bench.terminal import (
+    Candidates,
+    Device,
+    Epochs,
+    Fresh,
+    Jobs,
+    Json,
+    MaxMinutes,
+    Pairs,
+    Results,
+    Seeds,
+    TaskName,
+    TaskOption,
+    console,
+    print_rows,
+    use_plain_signs,
+)
 
 if TYPE_CHECKING:
     from bench.experiments.store import Record
@@ -100,18 +116,15 @@ def run(
     ],
     models: Models = "all",
     task: TaskOption = TaskName.rank,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds: 3 runs seeds 0, 1, 2.")] = 3,
-    protocol: Annotated[str | None, typer.Option(help="uniform99 (default), popular99 or full.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Most epochs of each training stage.")] = None,
-    max_minutes: Annotated[float | None, typer.Option(help="Minutes after which a training stops.")] = None,
+    seeds: Seeds = 3,
+    protocol: Candidates = None,
+    epochs: Epochs = None,
+    max_minutes: MaxMinutes = None,
     set_: Pairs = None,
-    device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, mps.")] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Cells side by side, each in a process; default: one a core, at most 4."),
-    ] = None,
+    device: Device = None,
+    jobs: Jobs = None,
     results: Results = Path("results"),
-    fresh: Annotated[bool, typer.Option("--fresh", help="Run finished cells again.")] = False,
+    fresh: Fresh = False,
     as_json: Json = False,
 ) -> None:
     """Train and test models on a data set, print the table.
@@ -140,11 +153,10 @@ def run(
         max_minutes=max_minutes,
         device=device,
     )
-    jobs = jobs or default_jobs(plan.training.device)
-    records = run_grid(plan, Store(results), jobs=jobs, fresh=fresh)
+    records = run_grid(plan, Store(results), jobs=jobs or default_jobs(plan.training.device), fresh=fresh)
     finished = _table(records)
-    paths = write_tables(finished, results / "tables")
     _show(finished, Format.json if as_json else Format.text)
+    paths = write_tables(finished, results / "tables")
     print(f"written: {paths[0].with_suffix('')}.{{md,csv,tex,json}}", file=sys.stderr)
     if any(record.status == "failed" for record in records):
         raise typer.Exit(1)

@@ -6,7 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.terminal import Json, Pairs, Results, TaskName, TaskOption, console
+from bench.terminal import (
+    Candidates,
+    Device,
+    Epochs,
+    Fresh,
+    Jobs,
+    Json,
+    MaxMinutes,
+    Pairs,
+    Results,
+    Seeds,
+    TaskName,
+    TaskOption,
+    console,
+)
 
 if TYPE_CHECKING:
     from bench.report.ablation import Ablation
@@ -19,18 +33,15 @@ def ablate(
     ],
     variants: Annotated[str | None, typer.Option(help="NAME,NAME; default: all that are declared.")] = None,
     task: TaskOption = TaskName.rank,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds: 3 runs seeds 0, 1, 2.")] = 3,
-    protocol: Annotated[str | None, typer.Option(help="uniform99 (default), popular99 or full.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Most epochs of each training stage.")] = None,
-    max_minutes: Annotated[float | None, typer.Option(help="Minutes after which a training stops.")] = None,
+    seeds: Seeds = 3,
+    protocol: Candidates = None,
+    epochs: Epochs = None,
+    max_minutes: MaxMinutes = None,
     set_: Pairs = None,
-    device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, mps.")] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Cells side by side, each in a process; default: one a core, at most 4."),
-    ] = None,
+    device: Device = None,
+    jobs: Jobs = None,
     results: Results = Path("results"),
-    fresh: Annotated[bool, typer.Option("--fresh", help="Run finished cells again.")] = False,
+    fresh: Fresh = False,
     as_json: Json = False,
 ) -> None:
     """Run a model and its variants; print the differences, tested, and draw them.

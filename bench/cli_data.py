@@ -95,8 +95,7 @@ def prepare(
         str | None, typer.Option(help="Name of the result, for a variant beside the usual one.")
     ] = None,
     on_bad_row: Annotated[
-        str,
-        typer.Option(help="Malformed rows: `error` names them and stops, `skip` counts them."),
+        str, typer.Option(help="Malformed rows: `error` names them and stops, `skip` counts them.")
     ] = "error",
     encoder: Annotated[
         str | None,

@@ -71,6 +71,18 @@ TaskOption = Annotated[
 ]
 
 
+Seeds = Annotated[int, typer.Option(min=1, help="Number of seeds: 3 runs seeds 0, 1, 2.")]
+Candidates = Annotated[str | None, typer.Option(help="uniform99 (default), popular99 or full.")]
+Epochs = Annotated[int | None, typer.Option(help="Most epochs of each training stage.")]
+MaxMinutes = Annotated[float | None, typer.Option(help="Minutes after which a training stops.")]
+Device = Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, mps.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(min=1, help="Cells side by side, each in a process; default: one a core, at most 4."),
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Run finished cells again.")]
+
+
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Return how much is done a second."""

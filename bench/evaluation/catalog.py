@@ -95,8 +95,7 @@ def count_above(catalog: Catalog, target: Tensor, touched: Tensor) -> tuple[Tens
     size, starts, counter = len(target), catalog.starts, Counter()
     guess = catalog.alone(target)
     level = torch.empty_like(guess)  # the target's score in its tile
-    higher = torch.zeros(size, dtype=torch.int64, device=target.device)
-    finite = torch.isfinite(guess)
+    higher, finite = torch.zeros_like(target), torch.isfinite(guess)
     everyone = torch.arange(size, device=target.device)
     targets, known_cells = _by_tile(everyone, target, starts), _by_tile(touched[:, 0], touched[:, 1], starts)
     known_row, known_item = (torch.cat(part) for part in zip(*known_cells, strict=True))

@@ -3,6 +3,8 @@
 Ranks are 1-based. The discount is 1 / log2(1 + rank), cut at K (Jarvelin and Kekalainen 2002).
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,18 +24,40 @@ def reciprocal_rank(ranks: NDArray[np.integer]) -> NDArray[np.float64]:
     return 1.0 / ranks.astype(np.float64)
 
 
+METRICS: dict[str, Callable[..., NDArray[np.float64]]] = {"HR": hit_rate, "NDCG": ndcg}
+"""Name -> value of each rank at a cut-off, called `NAME@K`. A new metric is a new entry."""
+WHOLE: dict[str, Callable[[NDArray[np.integer]], NDArray[np.float64]]] = {"MRR": reciprocal_rank}
+"""Name -> value of each rank, without a cut-off."""
+
+
 def per_user(name: str, ranks: NDArray[np.integer]) -> NDArray[np.float64]:
     """Return (S,) the values of a metric called by its table name: `HR@10`, `NDCG@20`, `MRR`.
 
     Raises:
         ValueError: the name is none of these.
     """
-    kind, _, cut = name.upper().partition("@")
-    if kind == "MRR" and not cut:
-        return reciprocal_rank(ranks)
-    if kind in ("HR", "NDCG") and cut.isdigit() and int(cut) > 0:
-        return (hit_rate if kind == "HR" else ndcg)(ranks, int(cut))
-    raise ValueError(f"metric {name!r}: expected HR@K, NDCG@K or MRR")
+    kind, at, cut = name.upper().partition("@")
+    if kind in WHOLE and not at:
+        return WHOLE[kind](ranks)
+    if kind in METRICS and cut.isdigit() and int(cut) > 0:
+        return METRICS[kind](ranks, int(cut))
+    *most, last = [*(f"{known}@K" for known in METRICS), *WHOLE]
+    raise ValueError(f"metric {name!r}: expected {', '.join(most)} or {last}")
+
+
+def chance_of(name: str, sizes: NDArray[np.integer]) -> float:
+    """Return the expected value of a metric where a scorer knows nothing.
+
+    Args:
+        name: as in `per_user`.
+        sizes: (S,) number of candidates of each user, the held-out item included; its rank is then uniform on
+            1..size, so the expectation is the mean of the metric over these ranks.
+    """
+    counts = np.bincount(sizes)
+    ranks = np.arange(1, len(counts))
+    expected = np.cumsum(per_user(name, ranks)) / ranks  # of a user with as many candidates
+    weights = counts[1:] / max(counts[1:].sum(), 1)
+    return float(weights @ expected)
 
 
 def chance(sizes: NDArray[np.integer], k: int) -> dict[str, float]:

@@ -18,8 +18,7 @@ from bench.config import ProtocolOptions, TrainingOptions, build_options
 from bench.data.batches.loader import target_in_history
 from bench.data.protocol.task import Task
 from bench.errors import UserError
-from bench.evaluation.pairs import score_pairs
-from bench.evaluation.ranks import rank
+from bench.evaluation.kinds import KINDS
 from bench.experiments.diagnostics import diagnose
 from bench.experiments.store import NOT_VALIDATED, Cell, Record, Store
 from bench.interface import Recommender
@@ -77,8 +76,9 @@ def _run(
     device = pick(training.device)
     checkpoint = Checkpoint(store.checkpoint_path(cell.key), cell.key)
     data = training_data(task)
-    if task.protocol.task == "ctr" and not len(data.validation.targets):
-        raise UserError("no validation event: LogLoss is calibrated on validation pairs; split differently")
+    lacking = KINDS[task.protocol.task].needs_validation
+    if lacking and not len(data.validation.targets):
+        raise UserError(lacking)
     torch.manual_seed(cell.seed)
     reset_peak_memory(device)
     model = kind(config, data.info).to(device)
@@ -110,12 +110,7 @@ def _measured(
 ) -> dict[str, NDArray[Any]]:
     """Return the ranks of a part, or its pairs and their scores, under the names that are stored."""
     where = f"{type(model).__name__}, after training"
-    batches = part.batches(model.max_history, batch_size)
-    if protocol.task == "ctr":
-        found = score_pairs(model, part.held, protocol.ctr_negatives, batches, device, where)
-    else:
-        ranks = rank(model, part.held, batches, device, where)
-        found = {"user": part.held.users, "rank": ranks, "size": part.held.sizes(model.info.num_items)}
+    found = KINDS[protocol.task].measure(model, part, protocol, device, batch_size, where)
     return {f"{name}_{kind}": array for kind, array in found.items()}
 
 
@@ -124,7 +119,7 @@ def _finished(cell: Cell, entry: Entry, task: Task, outcome: Outcome, device: to
     remarks = [NOT_VALIDATED] if result.epochs and not len(task.split.validation) else []
     if result.stopped == "minutes" and cell.max_minutes:
         remarks.append(f"stopped at {cell.max_minutes:g} min")
-    return Record(
+    record = Record(
         key=cell.key,
         cell=cell.as_dict(),
         status="done",
@@ -146,9 +141,9 @@ def _finished(cell: Cell, entry: Entry, task: Task, outcome: Outcome, device: to
         extra={**outcome.model.extra_terms(), **outcome.shown},
         environment=environment(device),
         dataset=dataset_facts(task),
-        ranks=outcome.arrays if task.protocol.task == "rank" else {},
-        pairs=outcome.arrays if task.protocol.task == "ctr" else {},
     )
+    setattr(record, KINDS[record.task].arrays, outcome.arrays)
+    return record
 
 
 def _failed(cell: Cell, entry: Entry, task: Task, error: Exception) -> Record:

@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 
 from bench.config import ProtocolOptions
 from bench.errors import UserError
+from bench.evaluation.kinds import KINDS
 from bench.files import replacing
 
 FORMAT = 1
 RECORD = "record.json"
-ARRAYS = {"rank": "ranks", "ctr": "pairs"}
-"""Task -> field of a `Record` that holds what its cells measured, and name of its file."""
 NOT_VALIDATED = "no validation: not stopped early"
 """Remark of a cell that was trained without a validation event."""
 CTR_FIELDS = ("task", "ctr_negatives")
@@ -115,6 +114,12 @@ class Record:
         """`rank` or `ctr`."""
         return str(self.cell["protocol"].get("task", "rank"))
 
+    @property
+    def arrays(self) -> Mapping[str, NDArray[Any]]:
+        """What the cell measured: `ranks` or `pairs`."""
+        found: Mapping[str, NDArray[Any]] = getattr(self, KINDS[self.task].arrays)
+        return found
+
 
 class StoredArrays(Mapping[str, NDArray[Any]]):
     """The arrays of one `ranks.npz` or `pairs.npz`, read when asked for and not kept."""
@@ -176,7 +181,7 @@ class Store:
         record.finished_at = datetime.now(UTC).isoformat(timespec="microseconds")
         folder = self._folder(record)
         folder.mkdir(parents=True, exist_ok=True)
-        held = ARRAYS.values()
+        held = [kind.arrays for kind in KINDS.values()]
         for name in held:
             if arrays := {key: _compact(array) for key, array in getattr(record, name).items()}:
                 with replacing(folder / f"{name}.npz") as partial, partial.open("wb") as file:
@@ -226,7 +231,7 @@ def _read(path: Path) -> Record:
         version = values.pop("format")
         if version == FORMAT:
             record = Record(**values)
-            name = ARRAYS[record.task]
+            name = KINDS[record.task].arrays
             arrays = path.with_name(f"{name}.npz")
             if arrays.is_file():
                 setattr(record, name, StoredArrays(arrays))

@@ -16,7 +16,6 @@ from bench.experiments.store import Record
 from bench.report.notes import notes as table_notes
 from bench.report.rows import Row, Table, build
 from bench.report.tables import latex_text, protocol_name, to_json, write_files
-from bench.report.values import LOWER_IS_BETTER, TESTED, TESTS, compared
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,8 @@ def compare(records: Sequence[Record], metrics: Sequence[str] | None = None) -> 
     for record in records:
         if record.status == "done":
             done.setdefault(record.cell["model"], []).append(record)
-    p = compared(done, against=full.model)[1] if differences else {}
+    arrays = {name: [record.arrays for record in group] for name, group in done.items()}
+    p = table.kind.compare(arrays, full.model)[1] if differences else {}
     return Ablation(table, full.model, differences, p)
 
 
@@ -72,12 +72,11 @@ def notes(found: Ablation) -> list[str]:
     rows = tuple(replace(row, p=None) for row in found.table.rows)  # tested against the full model instead
     label = rows[0].label
     lines = table_notes(replace(found.table, rows=rows))
-    lower = [name for name in found.table.metrics if name in LOWER_IS_BETTER]
+    lower = [name for name in found.table.metrics if name in found.table.kind.lower_is_better]
     sign = f" (above 0: {', '.join(lower)})" if lower else ""
     lines += [f"Difference: mean of the variant less that of {label}; below 0{sign} the missing part helps"]
     if found.p:
-        task = found.table.task
-        test = f"{TESTS[task]} over users on {TESTED[task]}, seeds averaged"
+        test = f"{found.table.kind.test} over users on {found.table.kind.tested}, seeds averaged"
         lines += [f"p: {test}, against {label}, Holm-corrected over {len(found.p)} variants"]
     return lines
 

@@ -20,7 +20,6 @@ from bench.experiments.store import Record
 from bench.files import replacing
 from bench.report.ablation import Ablation
 from bench.report.panels import COLORS, GREY, STYLE, bars, groups, heatmap, lines, log_scale
-from bench.report.values import TESTED
 
 WIDTH = 7.1
 """Of a figure over two columns of a paper, inches."""
@@ -52,7 +51,7 @@ def ablation(found: Ablation, folder: Path, metrics: Sequence[str] | None = None
     Raises:
         UserError: no row has a finished cell, or the table has no such metric.
     """
-    table, tested = found.table, TESTED[found.table.task]
+    table, tested = found.table, found.table.kind.tested
     metrics = metrics or table.metrics[:2]
     rows = [row for row in table.rows if row.metrics]
     if missing := [name for name in metrics if name not in table.metrics]:

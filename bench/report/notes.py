@@ -5,7 +5,6 @@ from typing import Any
 
 from bench.experiments.store import NOT_VALIDATED
 from bench.report.rows import Row, Table
-from bench.report.values import TESTED, TESTS
 
 MODALITIES = ("image", "text")
 """Named under a table also where no item has them."""
@@ -27,7 +26,10 @@ def notes(table: Table) -> list[str]:
     options = [f"{name} {value}" for name, value in table.protocol.items() if name not in SAID_ELSEWHERE]
     candidates = f"{table.protocol['candidates']}, hash {table.candidates_hash[:12]}"
     lines += [f"Protocol: candidates {candidates}; {'; '.join(options)}"]
-    lines += _ctr_notes(table) if table.task == "ctr" else []
+    lines += table.kind.notes(table.protocol, table.measured)
+    if table.saturated:
+        cannot = "the cut-off takes in all candidates of some users, who cannot miss"
+        lines += [f"‡ {', '.join(table.saturated)}: {cannot}; compare by a smaller cut-off"]
     if "target_in_history" in facts:
         lines += [
             f"Held-out items that stand in the history shown already: {facts['target_in_history']:.3f} of all"
@@ -75,7 +77,7 @@ def _row_notes(rows: Sequence[Row], table: Table) -> list[str]:
     tested = [row.p for row in rows if row.p is not None]
     if tested:
         best = next(row.label for row in rows if row.model == table.best)
-        test = f"{TESTS[table.task]} over users on {TESTED[table.task]}, Holm-corrected"
+        test = f"{table.kind.test} over users on {table.kind.tested}, Holm-corrected"
         if max(tested) >= LEVEL:
             lines.append(
                 f"* {best}, the best, is not significantly better than this row: p >= {LEVEL}, {test}"
@@ -85,18 +87,6 @@ def _row_notes(rows: Sequence[Row], table: Table) -> list[str]:
                 f"{best}, the best, is significantly better than every other row: p < {LEVEL}, {test}"
             )
     return lines
-
-
-def _ctr_notes(table: Table) -> list[str]:
-    negatives = table.protocol["ctr_negatives"]
-    return [
-        f"Task ctr: pairs are each held-out event (label 1) and the first {negatives} of its untouched "
-        "candidates (label 0), all judged from the history before the event; split by time, never at random",
-        "Weights: those of the best validation NDCG@10, as in the ranking table. AUC, GAUC: of raw scores",
-        "GAUC: AUC inside each user, weighted by the user's pairs, users of one label skipped",
-        "LogLoss (nats, lower is better): after Platt calibration, two parameters fitted on the validation "
-        "pairs, the same way for every model; chance is the entropy of the labels",
-    ]
 
 
 def _sizes(facts: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """The numbers of a table: means over seeds, the chance level, who is best and whether that is significant.
 
-What a metric is, and how models are tested, stands in `bench.report.values`, a task at a time.
+What a metric is, and how models are tested, stands in `bench.evaluation.kinds`, a kind at a time.
 """
 
 import json
@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.evaluation.kinds import KINDS, Kind
 from bench.experiments.store import NOT_VALIDATED, Record
-from bench.report import values
 
 if TYPE_CHECKING:
     import pandas
 
-METRICS = values.DEFAULTS["rank"]
-TESTED = values.TESTED["rank"]
-"""Of the task `rank`."""
 ORDER = ("heuristic", "sequential", "multimodal", "multibehavior", "ctr", "proposed")
 
 
@@ -87,6 +84,8 @@ class Table:
     """Expected value of a scorer that knows nothing; empty where no cell is finished."""
     facts: Mapping[str, Any]
     """`Record.dataset`."""
+    measured: Mapping[str, float]
+    """What the kind says of the arrays: `least_candidates`, `median_candidates`."""
     best: str | None
     """Model of the highest mean of the tested metric."""
 
@@ -99,6 +98,16 @@ class Table:
     def task(self) -> str:
         """`rank` or `ctr`."""
         return str(self.protocol.get("task", "rank"))
+
+    @property
+    def kind(self) -> Kind:
+        """What is measured."""
+        return KINDS[self.task]
+
+    @property
+    def saturated(self) -> tuple[str, ...]:
+        """Metrics that some users cannot fail, having too few candidates."""
+        return self.kind.saturated(self.metrics, self.measured)
 
     def to_frame(self) -> "pandas.DataFrame":
         """Return a pandas DataFrame: a row per model, a column per metric and deviation, then the costs."""
@@ -117,7 +126,7 @@ class Table:
     def ranking(self, metric: str) -> list[float]:
         """Return the distinct means of a metric, best first."""
         means = {row.metrics[metric].mean for row in self.rows if metric in row.metrics}
-        return sorted(means, reverse=metric not in values.LOWER_IS_BETTER)
+        return sorted(means, reverse=metric not in self.kind.lower_is_better)
 
 
 def comparable(records: Iterable[Record]) -> list[Record]:
@@ -171,9 +180,10 @@ def build(records: Sequence[Record], metrics: Sequence[str] | None = None) -> Ta
     names = list(dict.fromkeys(record.cell["model"] for record in records))
     groups = {name: [record for record in records if record.cell["model"] == name] for name in names}
     done = {name: [r for r in group if r.status == "done"] for name, group in groups.items()}
-    best, p_values = values.compared({name: group for name, group in done.items() if group})
-    task = records[0].task
-    shown = values.spelled(task, metrics or values.DEFAULTS[task])
+    kind = KINDS[records[0].task]
+    arrays = {name: [record.arrays for record in group] for name, group in done.items() if group}
+    best, p_values = kind.compare(arrays, None) if arrays else (None, {})
+    shown = tuple(map(kind.spelled, metrics or kind.metrics))
     rows = [_row(groups[name], done[name], shown, p_values.get(name)) for name in names]
     first = next((group[0] for group in done.values() if group), records[0])
     return Table(
@@ -185,8 +195,9 @@ def build(records: Sequence[Record], metrics: Sequence[str] | None = None) -> Ta
         rows=tuple(
             sorted(rows, key=lambda row: ORDER.index(row.family) if row.family in ORDER else len(ORDER))
         ),
-        chance=values.chance_level(first, shown) if first.status == "done" else {},
+        chance=kind.chance(first.arrays, shown) if first.status == "done" else {},
         facts=first.dataset,
+        measured=kind.facts(first.arrays) if first.status == "done" else {},
         best=best,
     )
 
@@ -196,7 +207,8 @@ def _row(group: list[Record], done: list[Record], metrics: Sequence[str], p: flo
     failed = [record for record in group if record.status == "failed"]
     reasons = [f"seed {r.cell['seed']}: {r.reason}" if len(group) > 1 else r.reason for r in failed]
     reasons += list(dict.fromkeys(record.reason for record in done if record.reason))
-    found = [values.measured(record, metrics) for record in done]
+    kind = KINDS[first.task]
+    found = [kind.values(record.arrays, metrics) for record in done]
     return Row(
         model=cell["model"],
         label=first.label,

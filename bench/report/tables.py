@@ -15,10 +15,10 @@ from rich.table import Table as RichTable
 from bench.config import ProtocolOptions, flatten
 from bench.files import replacing
 from bench.report.notes import LEVEL, notes
-from bench.report.rows import METRICS, Row, Table, Value, build, comparable
+from bench.report.rows import Row, Table, Value, build, comparable
 
 __all__ = [
-    "METRICS", "Row", "Table", "Value", "build", "comparable", "latex_text", "notes", "protocol_name", "show",
+    "Row", "Table", "Value", "build", "comparable", "latex_text", "notes", "protocol_name", "show",
     "to_csv", "to_json", "to_latex", "to_markdown", "write_files", "write_tables",
 ]  # fmt: skip
 
@@ -30,7 +30,7 @@ NARROW = {"Weights": "Weights", "Train s": "Train s", "Epochs": "Epochs", "Targe
 
 def to_markdown(table: Table) -> str:
     """Return a Markdown table with its notes; best value bold, second underlined."""
-    head = ["Model", *table.metrics, *COLUMNS, "Remark"]
+    head = ["Model", *_headings(table), *COLUMNS, "Remark"]
     lines = [
         "| " + " | ".join(head) + " |",
         "|" + "|".join(["---", *["---:"] * (len(head) - 2), "---"]) + "|",
@@ -50,7 +50,7 @@ def to_latex(table: Table) -> str:
     """Return a `booktabs` table with its notes; best value bold, second underlined."""
     lines = [r"\begin{table}", r"\centering", rf"\caption{{Results on {latex_text(table.dataset)}.}}"]
     lines += [rf"\begin{{tabular}}{{l{'r' * len(table.metrics)}}}", r"\toprule"]
-    lines += [" & ".join(["Model", *map(latex_text, table.metrics)]) + r" \\", r"\midrule"]
+    lines += [" & ".join(["Model", *map(_latex_note, _headings(table))]) + r" \\", r"\midrule"]
     marks = {"†": r"$^{\dagger}$", "*": "$^{*}$"}
     for row in table.rows:
         values = [_marked(table, row, name, r"\textbf{{{}}}", r"\underline{{{}}}") for name in table.metrics]
@@ -61,7 +61,7 @@ def to_latex(table: Table) -> str:
         chance = [f"{table.chance[name]:.4f}" for name in table.metrics]
         lines += [r"\midrule", " & ".join(["chance", *chance]) + r" \\"]
     lines += [r"\bottomrule", r"\end{tabular}", "", r"\footnotesize"]
-    lines += [latex_text(note).replace("†", marks["†"]) + r"\\" for note in notes(table)]
+    lines += [_latex_note(note) + r"\\" for note in notes(table)]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
@@ -73,11 +73,12 @@ def to_csv(table: Table) -> str:
     )  # fmt: skip
     values = [f"{name}{part}" for name in table.metrics for part in ("", " std")]
     ground = [table.dataset, protocol_name(table), table.candidates_hash, table.simulated]
+    ground.append(table.measured.get("least_candidates", ""))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
         ["model", "label", "status", "seeds", *values, *costs, "p", "reason", "dataset", "protocol",
-         "candidates_hash", "simulated"]
+         "candidates_hash", "simulated", "least_candidates"]
     )  # fmt: skip
     for row in table.rows:
         found = [row.metrics.get(name) for name in table.metrics]
@@ -105,6 +106,8 @@ def to_json(table: Table) -> str:
             "rows": [_json_row(row) for row in table.rows],
             "chance": dict(table.chance),
             "best": table.best,
+            "measured": dict(table.measured),
+            "saturated_metrics": list(table.saturated),
             "fingerprint": table.fingerprint,
             "protocol_options": dict(table.protocol),
             "data": facts,
@@ -144,8 +147,10 @@ def show(table: Table, console: Console) -> None:
     title = f"{table.dataset} - {protocol_name(table)}" + (" - SIMULATED DATA" if table.simulated else "")
     grid = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     grid.add_column("Model", overflow="fold", min_width=12)
-    for name in (*table.metrics, *NARROW.values()):
-        grid.add_column(name, justify="right", no_wrap=name in table.metrics)
+    for name in _headings(table):
+        grid.add_column(name, justify="right", no_wrap=True)
+    for name in NARROW.values():
+        grid.add_column(name, justify="right")
     for row in table.rows:
         values = [
             _marked(table, row, name, "[bold]{}[/bold]", "[underline]{}[/underline]")
@@ -193,6 +198,16 @@ def protocol_name(table: Table) -> str:
         if name != "candidates" and value != usual.get(name)
     ]
     return "-".join([table.protocol["candidates"], *other])
+
+
+def _headings(table: Table) -> list[str]:
+    """Return the metrics, marked where some users have too few candidates to miss."""
+    return [name + "‡" * (name in table.saturated) for name in table.metrics]
+
+
+def _latex_note(note: str) -> str:
+    text = latex_text(note).replace("†", r"$^{\dagger}$")
+    return text.replace("‡", r"$^{\ddagger}$")
 
 
 def _marked(table: Table, row: Row, metric: str, best: str, second: str) -> str:

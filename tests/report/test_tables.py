@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from bench.config import ProtocolOptions
+from bench.evaluation import metrics
 from bench.evaluation.significance import paired_p_values, paired_test
 from bench.experiments.store import Cell, Record
 from bench.report.tables import (
@@ -271,3 +272,39 @@ def test_files_are_written_whole_under_a_name_that_tells_the_protocol(tmp_path):
     assert path.name == "table_tiny_full-global-time-candidates_seed3.md"
     assert len(list((tmp_path / "tables").iterdir())) == 8
     assert (tmp_path / "tables" / names[0]).read_text() == to_markdown(table)
+
+
+def test_too_few_candidates_are_said_and_the_metrics_that_cannot_miss_are_marked():
+    given = record("a", [1, 2, 3, 4])
+    arrays = {**given.ranks, "test_size": np.array([7, 40, 100, 100])}
+    table = build([dataclasses.replace(given, ranks=arrays)], ["HR@5", "HR@7", "NDCG@10", "MRR"])
+    assert table.measured == {"least_candidates": 7, "median_candidates": 70.0}
+    assert table.saturated == ("HR@7", "NDCG@10")
+    text = "\n".join(notes(table))
+    assert "fewer than 100 where a user has too few untouched items: 7 at the least, median 70" in text
+    assert "‡ HR@7, NDCG@10: the cut-off takes in all candidates of some users" in text
+    assert "| Model | HR@5 | HR@7‡ | NDCG@10‡ | MRR |" in to_markdown(table)
+    assert r"HR@7$^{\ddagger}$" in to_latex(table) and "HR@7‡" in _shown(table)
+    assert json.loads(to_json(table))["saturated_metrics"] == ["HR@7", "NDCG@10"]
+    assert to_csv(table).splitlines()[1].endswith(",7")
+
+
+def test_a_full_number_of_candidates_needs_no_word():
+    table = build([record("a", [1, 2, 3, 4])])
+    assert table.saturated == () and "‡" not in to_markdown(table)
+    assert "fewer than" not in "\n".join(notes(table))
+
+
+def test_a_new_metric_is_one_entry(monkeypatch):
+    monkeypatch.setitem(metrics.METRICS, "FIRST", lambda ranks, k: (ranks == k).astype(float))
+    table = build([record("a", [1, 2, 3, 2])], ["first@2"])
+    assert table.rows[0].metrics["FIRST@2"].mean == 0.5 and table.chance["FIRST@2"] == pytest.approx(0.01)
+    with pytest.raises(ValueError, match="expected HR@K, NDCG@K, FIRST@K or MRR"):
+        build([record("a", [1, 2, 3, 2])], ["second@2"])
+
+
+@pytest.mark.parametrize("name", ["HR@10", "NDCG@10", "MRR", "NDCG@3"])
+def test_the_chance_level_is_the_mean_over_all_ranks(name):
+    sizes = np.array([3, 7, 100, 100, 12])
+    expected = np.mean([metrics.per_user(name, np.arange(1, size + 1)).mean() for size in sizes])
+    assert metrics.chance_of(name, sizes) == pytest.approx(expected)

@@ -165,12 +165,8 @@ def write_content(
     for modality, source in sorted((ready | encoded).items()):
         path = folder / f"feature_{modality}.npy"
         mask = write_feature(path, modality, source, ids, watch)
-        if mask is None and modality in ready:
-            raise _none_known(modality, "none", ids)
-        if mask is None and modality == "image":
-            first = next(iter(broken.values()))
-            raise UserError(f"image = {options.image}: all {len(broken)} pictures are broken; {first}")
         if mask is None:
+            _require_vectors(modality, modality in ready, options, broken, ids)
             continue
         array = features[modality] = np.load(path, mmap_mode="r")
         present[modality] = mask
@@ -183,6 +179,17 @@ def write_content(
         }
     attributes = {name: _numbered(items[name]) for name in raw.attributes}
     return ItemContent(len(items), features, present, attributes), made, broken
+
+
+def _require_vectors(
+    modality: str, given: bool, options: EncoderOptions, broken: Mapping[str, str], ids: pl.Series
+) -> None:
+    """Raise a UserError where vectors were given, or pictures are there, and no item has any."""
+    if given:
+        raise _none_known(modality, "none", ids)
+    if modality == "image":
+        first = next(iter(broken.values()))
+        raise UserError(f"image = {options.image}: all {len(broken)} pictures are broken; {first}")
 
 
 def _ready(modality: str, given: RawFeatures | StreamedFeatures, ids: pl.Series) -> Source:
