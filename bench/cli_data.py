@@ -165,12 +165,13 @@ def check(
 def _prepared_faults(place: str) -> list[str]:
     from bench.data.preparation.check_prepared import check_prepared
     from bench.data.preparation.coverage import cautions
+    from bench.data.preparation.times import prepared_times
 
     faults = []
     for finding in check_prepared(_folder(place)):
         row = "" if finding.row is None else f", row {finding.row}"
         faults.append(f"{finding.file}{row}: expected {finding.rule}; found {finding.value}; {finding.fix}")
-    return faults or cautions(_folder(place))
+    return faults or [*cautions(_folder(place)), *prepared_times(_folder(place))]
 
 
 def _raw_faults(reader: str, folder: Path, settings: list[str]) -> list[str]:

@@ -10,6 +10,7 @@ from bench.data.preparation.content import item_table
 from bench.data.preparation.coverage import cautions_of
 from bench.data.preparation.repeats import Repeats, repeats_warning
 from bench.data.preparation.runs import Tally, Watch, counts, of_part
+from bench.data.preparation.times import Times
 from bench.data.schema import EventStream, Position, RawData, StreamedFeatures
 from bench.errors import UserError
 
@@ -26,6 +27,7 @@ def check_raw_files(raw: RawData, watch: Watch) -> tuple[Tally, list[str]]:
         that begins with `warning` is none.
     """
     tally, items, findings = Tally(), pl.Series("item", [], pl.Int64), []
+    times = Times()
     with Repeats() as repeats:
         try:
             check_raw(raw)
@@ -35,6 +37,7 @@ def check_raw_files(raw: RawData, watch: Watch) -> tuple[Tally, list[str]]:
                     check_events(part.events, raw.behaviors)
                     tally.add(**of_part(part))
                     repeats.add(part.events, start)
+                    times.add(part.events["timestamp"].to_numpy())
                     found, start = part.events["item"].unique(), part.end
                     items = pl.concat([items, found]).unique() if len(items) else found
                     watch("rows read", tally.rows, tally.expected_rows(raw.events.size))
@@ -42,10 +45,11 @@ def check_raw_files(raw: RawData, watch: Watch) -> tuple[Tally, list[str]]:
                 behaviors, dropped = counts(raw.events)
                 tally = Tally(len(raw.events), sum(behaviors.values()), dropped=dropped)
                 repeats.add(raw.events)
+                times.add(raw.events["timestamp"].to_numpy())
                 items = raw.events["item"].unique()
         except UserError as error:
             return tally, [*tally.places, str(error)]
-        findings += [*tally.places, *repeats_warning(raw, repeats)]
+        findings += [*tally.places, *repeats_warning(raw, repeats), *times.warnings()]
     if not tally.behaviors.get(raw.behaviors[-1]) and isinstance(raw.events, EventStream):
         findings.append(f"events: no '{raw.behaviors[-1]}', the target behavior; see the option behaviors")
     return tally, [*findings, *_content_faults(raw, items.sort(), watch)]
