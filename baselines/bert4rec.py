@@ -67,7 +67,7 @@ class BERT4RecConfig:
     """On attention weights, fraction."""
     loss: Literal["ce", "ce_sampled"] = "ce"
     """Exact softmax in chunks, or softmax over uniform negatives shared by the batch (for large catalogs)."""
-    num_samples: int = 4096
+    num_negatives: int = 4096
     """S, negatives of `ce_sampled`."""
     mask_ratio: float = 0.2
     """Share of positions masked, fraction (rho); short histories want more, 0.4 to 0.6."""
@@ -176,7 +176,7 @@ class BERT4Rec(Recommender):
         table = self.items.weight[:-1]  # (N + 1, D)
         if self.config.loss == "ce":
             return {"loss": chunked_cross_entropy(hidden, table, labels[chosen], weights, self.item_bias)}
-        negatives = torch.randint(1, len(table), (self.config.num_samples,), device=hidden.device)
+        negatives = torch.randint(1, len(table), (self.config.num_negatives,), device=hidden.device)
         return {
             "loss": sampled_cross_entropy(hidden, table, labels[chosen], negatives, weights, self.item_bias)
         }

@@ -47,7 +47,7 @@ class DNNConfig:
     """Over the events of the history."""
     head_hidden: tuple[int, ...] = (200, 80)
     """Widths of the perceptron."""
-    negatives: int = 4
+    num_negatives: int = 4
     """Uniform negatives of each positive, drawn anew each epoch."""
     max_targets_per_user: int | None = 10
     """Positives drawn per user and epoch; None takes all."""
@@ -80,7 +80,7 @@ class DNN(Recommender):
     def stages(self) -> tuple[Stage, ...]:
         """Return the one stage: each target event with its negatives."""
         c = self.config
-        view = Impressions(c.max_history, c.negatives, c.max_targets_per_user)
+        view = Impressions(c.max_history, c.num_negatives, c.max_targets_per_user)
         return (Stage(view, c.learning_rate, c.batch_size, weight_decay=c.weight_decay, epochs=c.epochs,
                       patience=c.patience),)  # fmt: skip
 

@@ -76,7 +76,7 @@ class GRU4RecConfig:
     """On the output of every layer, fraction."""
     loss: Literal["ce", "bpr_max", "top1"] = "ce"
     """Softmax cross entropy, BPR-max (2018), TOP1 (2016)."""
-    num_samples: int = 2048
+    num_negatives: int = 2048
     """S, shared sampled columns per step; a catalog of at most this size is taken whole."""
     sample_alpha: float = 0.5
     """Samples are drawn with p proportional to count^alpha; 0 is uniform, 1 is popularity."""
@@ -162,12 +162,12 @@ class GRU4Rec(Recommender):
         skewed = torch.where(counts > 0, counts**self.config.sample_alpha, 0.0)
         self.cumulated = skewed.cumsum(0) / skewed.sum()
         self.shares.copy_(counts / counts.sum())
-        self.drawn.copy_(skewed / skewed.sum() * self.config.num_samples)
+        self.drawn.copy_(skewed / skewed.sum() * self.config.num_negatives)
 
     @property
     def whole_catalog(self) -> bool:
         """True where every item is a column."""
-        return self.info.num_items <= self.config.num_samples
+        return self.info.num_items <= self.config.num_negatives
 
     def states(self, history: Tensor) -> tuple[Tensor, Tensor]:
         """Run the GRU over the events alone.
@@ -216,7 +216,7 @@ class GRU4Rec(Recommender):
     def sample(self) -> Tensor:
         """Return (S,) items drawn with replacement, p proportional to count^alpha."""
         assert self.cumulated is not None, "set_up comes first"
-        points = torch.rand(self.config.num_samples, dtype=torch.float64)
+        points = torch.rand(self.config.num_negatives, dtype=torch.float64)
         columns = torch.searchsorted(self.cumulated, points, right=True).clamp(max=self.info.num_items)
         return columns.to(self.item_bias.device)
 

@@ -5,6 +5,7 @@ be finite.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -53,6 +54,20 @@ BY_NAME: tuple[tuple[str, Bounds], ...] = (
     ("clip_norm", POSITIVE),
     ("keep_last", COUNT), ("min_*", NOT_NEGATIVE), ("max_*", COUNT), ("users", COUNT), ("items", COUNT),
 )  # fmt: skip
+
+
+RENAMED = {
+    "negatives": "num_negatives", "num_samples": "num_negatives", "layers": "num_layers",
+    "cross_layers": "num_cross_layers", "steps": "diffusion_steps", "weight": "loss_weight",
+}  # fmt: skip
+"""Last part of an option's old name -> its present name; the list of names stands in CONTRIBUTING.md."""
+
+
+def renamed(option: str, known: Iterable[str]) -> str:
+    """Return how an old option is called now, dots kept; empty where it is no old name of a known one."""
+    place, dot, name = option.rpartition(".")
+    new = f"{place}{dot}{RENAMED.get(name, name)}"
+    return new if new != option and new in set(known) else ""
 
 
 def bounds_of(option: str) -> Bounds:

@@ -1,6 +1,7 @@
 """`bench models`: the list of models, or one model's card."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,11 +16,16 @@ if TYPE_CHECKING:
 
 def models(
     name: Annotated[str | None, typer.Argument(help="A model, or path/to/model.py: show its card.")] = None,
+    notes: Annotated[
+        bool, typer.Option("--notes", help="Print what was measured of the model, where it has notes.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List the models, or show one model's card.
 
     Example: bench models sasrec
+
+    Example: bench models m3bsr --notes
     """
     from bench.registry import entries, select
 
@@ -30,7 +36,7 @@ def models(
     if name not in known and not name.endswith(".py") and ":" not in name:
         raise UserError(f"no model '{name}'; {hint(name, known)}")
     for entry in select(name):
-        _print_card(entry, as_json)
+        _print_notes(entry) if notes else _print_card(entry, as_json)
 
 
 def test(
@@ -67,6 +73,20 @@ def _print_list(cards: "list[Card]", as_json: bool) -> None:
     )
 
 
+def _print_notes(entry: "Entry") -> None:
+    path = notes_of(entry.path)
+    if path is None:
+        card = f"its card: bench models {entry.spec}"
+        raise UserError(f"{entry.card.name}: no notes lie beside {entry.path}; {card}")
+    print(path.read_text(encoding="utf-8").rstrip())
+
+
+def notes_of(path: Path) -> Path | None:
+    """Return the notes of a model: NOTES.md of its package, or NAME.md beside its file; None without."""
+    notes = path.with_name("NOTES.md") if path.name == "__init__.py" else path.with_suffix(".md")
+    return notes if notes.is_file() else None
+
+
 def _print_card(entry: "Entry", as_json: bool) -> None:
     from bench.config import build_options, flatten, option_names
     from bench.registry import variants
@@ -86,6 +106,8 @@ def _print_card(entry: "Entry", as_json: bool) -> None:
         print(f"- {text}")
     if card.notes:
         print(f"Notes: {card.notes}")
+    if notes_of(entry.path):
+        print(f"Measured: bench models {entry.spec} --notes")
     if card.variants:
         print(f"Variants, run by: bench ablate {entry.spec}")
         print_rows(("variant", "label", "options changed"), [_variant(one) for one in variants(entry)])

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from bench.bounds import fault
+from bench.bounds import fault, renamed
 from bench.errors import UserError, hint
 
 if TYPE_CHECKING:
@@ -148,7 +148,9 @@ def model_overrides(settings: Settings, entries: Sequence["Entry"]) -> dict[str,
         typed = flatten(build_options(kind, {**entry.card.options, **wanted}, f"model {name}"))
         overrides[name] = {key: typed[key] for key in wanted if typed[key] != usual[key]}
     for key in settings.shared.keys() - known:
-        raise UserError(f"--set {key}: no chosen model has this option; {hint(key, known)}")
+        new = renamed(key, known)
+        close = f"it is '{new}' now" if new else hint(key, known)
+        raise UserError(f"--set {key}: no chosen model has this option; {close}")
     return overrides
 
 
@@ -168,7 +170,9 @@ def build_options(kind: type[T], overrides: Mapping[str, Any], where: str) -> T:
     known = flatten(options)
     for key in overrides:
         if key not in known:
-            raise UserError(f"{where}: no option '{key}'; {hint(key, known)}")
+            new = renamed(key, known)
+            close = f"it is '{new}' now" if new else hint(key, known)
+            raise UserError(f"{where}: no option '{key}'; {close}")
     return _replaced(options, overrides, where)
 
 

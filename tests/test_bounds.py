@@ -1,12 +1,20 @@
 """Bounds of options, said once, and the defaults of everything inside them."""
 
 import math
+from pathlib import Path
 
 import pytest
 
 from bench import registry
-from bench.bounds import bounds_of, fault
-from bench.config import ProtocolOptions, TrainingOptions, build_options, flatten
+from bench.bounds import RENAMED, bounds_of, fault
+from bench.config import (
+    ProtocolOptions,
+    TrainingOptions,
+    build_options,
+    flatten,
+    model_overrides,
+    parse_settings,
+)
 from bench.data.preparation.encoders import EncoderOptions
 from bench.data.preparation.prepare import PrepareOptions
 from bench.errors import UserError
@@ -57,3 +65,33 @@ def test_the_defaults_of_every_model_lie_inside():
 
 def test_an_option_without_bounds_of_its_own_has_to_be_finite():
     assert bounds_of("shift").text() == "a finite number"
+
+
+def test_no_model_has_an_option_under_an_old_name():
+    """One spelling in all models; the list stands in CONTRIBUTING.md."""
+    for name, entry in registry.entries().items():
+        options = flatten(build_options(entry.load().Config, entry.card.options, name))
+        old = [option for option in options if option.rpartition(".")[2] in RENAMED]
+        assert not old, f"{name}: {old}"
+
+
+@pytest.mark.parametrize(
+    ("model", "old", "new"),
+    [
+        ("din", "negatives", "num_negatives"), ("gru4rec", "num_samples", "num_negatives"),
+        ("m3bsr", "cdmd_m.steps", "cdmd_m.diffusion_steps"), ("m3bsr", "disent.weight", "disent.loss_weight"),
+        ("diff_msin", "steps", "diffusion_steps"), ("m3bsr", "meie.layers", "meie.num_layers"),
+    ],
+)  # fmt: skip
+def test_an_old_name_is_refused_with_the_new_one(model, old, new):
+    (entry,) = registry.select(model)
+    with pytest.raises(UserError, match=f"no option '{old}'; it is '{new}' now"):
+        build_options(entry.load().Config, {old: "1"}, f"model {model}")
+    with pytest.raises(UserError, match=f"it is '{new}' now"):
+        model_overrides(parse_settings([f"{old}=1"]), [entry])
+
+
+def test_the_names_in_use_are_listed_for_contributors():
+    text = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for name in ("hidden_size", "embedding_size", "diffusion_steps", "loss_weight_*", *set(RENAMED.values())):
+        assert f"`{name}`" in text, name

@@ -348,3 +348,10 @@ def test_a_folder_that_cannot_be_written_is_one_line(place, monkeypatch, capsys)
     (place / "results").write_text("a file")
     assert run_main(monkeypatch, "run", "--models", "popularity", "--dataset", "small") == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_notes_of_a_model_are_printed_on_request(place, monkeypatch, capsys):
+    assert "What was measured of M3BSR" in call("models", "m3bsr", "--notes").output
+    assert "Measured: bench models m3bsr --notes" in call("models", "m3bsr").output
+    assert run_main(monkeypatch, "models", "popularity", "--notes") == 2
+    assert "popularity: no notes lie beside" in capsys.readouterr().err

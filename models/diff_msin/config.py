@@ -15,7 +15,7 @@ class DiffMSINConfig:
     """`released` has five defects of the released code, its raw inputs and its sizes; see the card."""
     hidden_size: int = 64
     """d; `released` takes the width of the widest feature table instead (512 for CLIP), unprojected."""
-    steps: int | None = None
+    diffusion_steps: int | None = None
     """T, rounds of noising and reversing in SRC; None: 10, in `released` 12."""
     noise: float | None = None
     """Standard deviation of the noise e of each round; None: 0.1, in `released` 1; see the card."""
@@ -36,7 +36,7 @@ class DiffMSINConfig:
     (re-implementation)."""
     score_pool: Literal["flat", "sum"] = "flat"
     """The score map q enters the head position by position (released), or summed over positions."""
-    cross_layers: int = 3
+    num_cross_layers: int = 3
     """Layers of the cross network of `gated_cross` (re-implementation: 3)."""
     num_heads: int = 4
     """Heads of the attention of `gated_cross`."""
@@ -56,7 +56,7 @@ class DiffMSINConfig:
     """Of L_syn (released; the re-implementation tuned it to 0.001 and to 0.5)."""
     objective: Literal["bce", "softmax"] = "bce"
     """Binary cross entropy of each item (released), or cross entropy of the real one among its negatives."""
-    negatives: int = 4
+    num_negatives: int = 4
     """Uniform negatives of each positive, drawn anew each epoch; 1 gives CTR pairs at one to one."""
     max_targets_per_user: int | None = 10
     """Positives drawn per user and epoch; None takes all."""
@@ -80,7 +80,8 @@ class DiffMSINConfig:
     def __post_init__(self) -> None:
         if self.fdaf == "gated_cross" and self.hidden_size % self.num_heads:
             raise ValueError(f"num_heads={self.num_heads} does not divide hidden_size={self.hidden_size}")
-        counts = {"steps": self.rounds, "negatives": self.negatives, "max_history": self.max_history}
+        counts = {"diffusion_steps": self.rounds, "num_negatives": self.num_negatives}
+        counts["max_history"] = self.max_history
         for name, count in counts.items():
             if count < 1:
                 raise ValueError(f"{name}={count} must be 1 or more")
@@ -93,7 +94,7 @@ class DiffMSINConfig:
     @property
     def rounds(self) -> int:
         """T as it is run."""
-        return self.steps if self.steps is not None else 12 if self.released else 10
+        return self.diffusion_steps if self.diffusion_steps is not None else 12 if self.released else 10
 
     @property
     def noise_scale(self) -> float:

@@ -114,8 +114,9 @@ class GatedCross(nn.Module):
         self.parts, self.heads = streams - 1, config.num_heads
         wide = self.parts * size
         self.gate = nn.Linear(size, wide)
-        self.crosses = nn.ModuleList(nn.Linear(wide, 1, bias=False) for _ in range(config.cross_layers))
-        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(wide)) for _ in range(config.cross_layers))
+        layers = range(config.num_cross_layers)
+        self.crosses = nn.ModuleList(nn.Linear(wide, 1, bias=False) for _ in layers)
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(wide)) for _ in layers)
         self.query = nn.Linear(size, size)
         self.key_and_value = nn.Linear(size, 2 * size)
         self.outputs = wide + size

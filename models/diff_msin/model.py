@@ -43,7 +43,7 @@ class DiffMSIN(Recommender):
     def stages(self) -> tuple[Stage, ...]:
         """Return the one stage: each target event with its negatives, Adam."""
         c = self.config
-        view = Impressions(c.max_history, c.negatives, c.max_targets_per_user)
+        view = Impressions(c.max_history, c.num_negatives, c.max_targets_per_user)
         return (
             Stage(
                 view,

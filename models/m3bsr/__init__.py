@@ -78,7 +78,7 @@ CARDS = (
             "no_cdmd_b": ("w/o CDMD-B", {"cdmd_b.replace": "identity"}),
             "no_meie": ("w/o MEIE", {"meie.enabled": False}),
             "no_shared": ("w/o shared expert", {"meie.shared": False}),
-            "no_disent": ("w/o disentanglement", {"disent.weight": 0.0}),
+            "no_disent": ("w/o disentanglement", {"disent.loss_weight": 0.0}),
             "prefix": (
                 "(prefixes)",
                 {

@@ -22,9 +22,9 @@ class Denoising:
     replace: Literal["none", "identity", "mlp"] = "none"
     """Ablation of the stage and its loss: `identity` passes the streams through, `mlp` puts a network of as
     many parameters there."""
-    steps: int = 10
+    diffusion_steps: int = 10
     """T, diffusion steps; the forward process of Eq. 6 (15 in 5.1.3, 10 in 5.4)."""
-    weight: float = 0.02
+    loss_weight: float = 0.02
     """lambda_m or lambda_b of Eq. 25, weight of the denoising loss (Eq. 10, 13)."""
     schedule: Literal["linear", "cosine", "learnable"] = "linear"
     """beta_t of Eq. 1, 6: linear; abar_t = cos^2(0.9 pi/2 t/T); or learned inside the range, sorted."""
@@ -69,13 +69,14 @@ class Denoising:
     """Recomputes each reverse step in the backward pass: less memory, more time, equal gradients."""
 
     def __post_init__(self) -> None:
-        if not (self.steps >= 1 and 0 < self.beta_first <= self.beta_last < 1):
-            raise ValueError("expected steps >= 1 and 0 < beta_first <= beta_last < 1")
+        if not (self.diffusion_steps >= 1 and 0 < self.beta_first <= self.beta_last < 1):
+            raise ValueError("expected diffusion_steps >= 1 and 0 < beta_first <= beta_last < 1")
         for name in ("reverse_steps", "grad_last"):
             value = getattr(self, name)
-            if value is not None and not 1 <= value <= self.steps:
-                raise ValueError(f"{name} must lie in 1..steps ({self.steps}), or be null for all steps")
-        whole = self.reverse_steps in (None, self.steps) and self.sampler == "mean"
+            if value is not None and not 1 <= value <= self.diffusion_steps:
+                bounds = f"1..diffusion_steps ({self.diffusion_steps})"
+                raise ValueError(f"{name} must lie in {bounds}, or be null for all steps")
+        whole = self.reverse_steps in (None, self.diffusion_steps) and self.sampler == "mean"
         if self.loss != "eps" and not (whole and self.train_start == "noised"):
             raise ValueError(
                 f"loss={self.loss} simulates every step from noise; it needs train_start=noised, "
@@ -112,7 +113,7 @@ class Experts:
     """Eq. 17-19: a sequence becomes a vector at its last event, or by the mean over its events."""
     tie_behaviors: bool = False
     """Eq. 18, 19: one encoder a modality for all behaviors, not one for each."""
-    layers: int = 1
+    num_layers: int = 1
     """Transformer layers of each expert (Eq. 17-19)."""
     num_heads: int = 4
     """Heads of each expert."""
@@ -120,8 +121,8 @@ class Experts:
     """Dropout inside the experts, fraction."""
 
     def __post_init__(self) -> None:
-        if self.layers < 1 or not 0 <= self.dropout < 1:
-            raise ValueError("expected layers >= 1 and dropout in [0, 1)")
+        if self.num_layers < 1 or not 0 <= self.dropout < 1:
+            raise ValueError("expected num_layers >= 1 and dropout in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class Disentanglement:
 
     loss: Literal["self_infonce", "mean_cos", "sq_cos", "printed"] = "self_infonce"
     """Eq. 20: the vector itself as positive, the mean cosine, the mean squared cosine, or as printed."""
-    weight: float = 0.05
+    loss_weight: float = 0.05
     """lambda_c of Eq. 25."""
     temperature: float = 0.3
     """tau of Eq. 20; `mean_cos` and `sq_cos` have none."""
@@ -148,7 +149,7 @@ class Softmax:
     """Over the whole catalog (printed), over sampled items, or by the size of the catalog."""
     full_up_to: int = 100_000
     """Largest catalog that `auto` trains with the full softmax."""
-    negatives: int = 2048
+    num_negatives: int = 2048
     """Shared uniform negatives of the sampled softmax."""
     in_batch: bool = False
     """The other targets of the batch are negatives too; the log-Q correction then no longer cancels."""

@@ -94,7 +94,7 @@ class ConditionalDenoising(nn.Module):
         chain = self._prepare(clean, mask, condition, seen, user)
         tokens, keep = chain.cells.pack(clean), chain.cells.keep
         errors = []
-        for step in range(1, self.options.steps + 1):
+        for step in range(1, self.options.diffusion_steps + 1):
             seeds = (self.seed + draw + step for draw in (3000, 6000))
             noise, earlier = (chain.cells.pack(seeded_normal(user, _shape(clean), seed)) for seed in seeds)
             at = torch.tensor([step], device=clean.device)
@@ -158,7 +158,7 @@ class ConditionalDenoising(nn.Module):
     def _error(self, clean: Tensor, chain: Chain) -> Tensor:
         """Return the error of the noise predicted at one random step a row.  # Eq. 10, 13, loss `eps`"""
         rows = len(chain.cells.mask)
-        step = torch.randint(1, self.options.steps + 1, (rows,), device=clean.device)
+        step = torch.randint(1, self.options.diffusion_steps + 1, (rows,), device=clean.device)
         noise = chain.draw(0)
         x = chain.table.noised(clean, noise, chain.cells.of_rows(step[None, :, None, None]))
         return self._error_at(chain.cells.keep(x), chain, step, noise)
@@ -181,18 +181,18 @@ class ConditionalDenoising(nn.Module):
             The end of the free-running chain and the error of its tokens.
         """
         states = [clean]
-        for step in range(1, self.options.steps + 1):
+        for step in range(1, self.options.diffusion_steps + 1):
             state = chain.table.one_step(states[-1], chain.draw(0), step)  # Eq. 7
             states.append(chain.cells.keep(state))
         free, error = states[-1], clean.new_zeros(clean.shape[:-1])
-        for place, step in enumerate(range(self.options.steps, 0, -1)):
+        for place, step in enumerate(range(self.options.diffusion_steps, 0, -1)):
             goals = (states[step], free) if self.options.loss == "printed" else (states[step - 1],) * 2
             forced, free = self._step(states[step], place, chain), self._step(free, place, chain)
             terms = self.options.printed_terms if self.options.loss == "printed" else 2
             for goal, found in list(zip(goals, (forced, free), strict=True))[:terms]:
                 goal = goal.detach() if self.options.detach_target else goal
                 error = error + (goal - found).square().mean(-1)
-        return free, error / self.options.steps
+        return free, error / self.options.diffusion_steps
 
 
 def _shape(streams: Tensor) -> tuple[int, int, int, int]:

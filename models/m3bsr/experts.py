@@ -85,7 +85,7 @@ class Encoder(nn.Module):
             self.empty = nn.Parameter(torch.randn(groups, 1, size) * 0.02)
         else:
             self.register_buffer("empty", torch.zeros(groups, 1, size), persistent=False)
-        self.layers = nn.ModuleList(Layer(groups, size, options) for _ in range(options.layers))
+        self.layers = nn.ModuleList(Layer(groups, size, options) for _ in range(options.num_layers))
         self.norm = GroupedNorm(groups, size)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:

@@ -114,7 +114,8 @@ class M3BSR(Recommender):
         terms = streams.errors
         if vectors is not None and len(vectors) > 1:
             terms = {"contrast": disentanglement(vectors, c.disent), **terms}  # Eq. 20
-        lambdas = {"contrast": c.disent.weight, "modality": c.cdmd_m.weight, "behavior": c.cdmd_b.weight}
+        parts = {"contrast": c.disent, "modality": c.cdmd_m, "behavior": c.cdmd_b}
+        lambdas = {name: part.loss_weight for name, part in parts.items()}
         loss = main
         for name, term in terms.items():
             loss = loss + lambdas[name] * term

@@ -32,7 +32,7 @@ def main_loss(
     num_items = len(bias) - 1
     if options.kind == "full" or (options.kind == "auto" and num_items <= options.full_up_to):
         return chunked_cross_entropy(interest, vectors(None), target, weights, bias=bias)
-    negatives = torch.randint(1, num_items + 1, (options.negatives,), device=target.device)
+    negatives = torch.randint(1, num_items + 1, (options.num_negatives,), device=target.device)
     ids, place = torch.unique(torch.cat([target, negatives]), return_inverse=True)
     labels, drawn = place.split([len(target), len(negatives)])
     # uniform draws are equally likely, so their correction cancels
@@ -54,4 +54,4 @@ def expected_columns(share: Tensor, rows: int, options: Softmax, num_items: int)
     Returns:
         (K,), above 0.
     """
-    return options.negatives / num_items + 1 - (1 - share) ** rows
+    return options.num_negatives / num_items + 1 - (1 - share) ** rows

@@ -60,7 +60,7 @@ class Schedule(nn.Module):
         self.level: nn.Parameter | None = None
         if options.schedule == "learnable":
             # the ends of the range are limits of the sigmoid, so the linear values start a little inside
-            share = torch.linspace(0, 1, options.steps).clamp(1e-3, 1 - 1e-3)
+            share = torch.linspace(0, 1, options.diffusion_steps).clamp(1e-3, 1 - 1e-3)
             self.level = nn.Parameter(torch.logit(share))
             return
         for part, value in vars(coefficients(beta, self.path, self.bar)).items():
@@ -77,18 +77,18 @@ class Schedule(nn.Module):
 def fixed_betas(options: Denoising) -> Tensor:
     """Return beta_1..beta_T, (T,) float64; of a learnable schedule its linear start."""
     if options.schedule == "cosine":
-        step = torch.arange(options.steps + 1, dtype=torch.float64)
-        abar = torch.cos(0.9 * math.pi / 2 * step / options.steps).square()
+        step = torch.arange(options.diffusion_steps + 1, dtype=torch.float64)
+        abar = torch.cos(0.9 * math.pi / 2 * step / options.diffusion_steps).square()
         return 1 - abar[1:] / abar[:-1]
-    if options.steps == 1:
+    if options.diffusion_steps == 1:
         return torch.tensor([options.beta_last], dtype=torch.float64)
-    return torch.linspace(options.beta_first, options.beta_last, options.steps, dtype=torch.float64)
+    return torch.linspace(options.beta_first, options.beta_last, options.diffusion_steps, dtype=torch.float64)
 
 
 def reverse_path(options: Denoising) -> Tensor:
     """Return the steps from which the reverse process steps down, (k,) int64 from T on, evenly spaced."""
-    count = options.reverse_steps or options.steps
-    return (torch.arange(count, 0, -1) * options.steps + count // 2) // count
+    count = options.reverse_steps or options.diffusion_steps
+    return (torch.arange(count, 0, -1) * options.diffusion_steps + count // 2) // count
 
 
 def coefficients(beta: Tensor, path: Tensor, bar: bool) -> Coefficients:

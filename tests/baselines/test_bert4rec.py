@@ -105,7 +105,7 @@ def test_sampled_loss_with_all_items_as_negatives_equals_the_exact_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     exact = build().loss(batch())["loss"]
-    model = build(loss="ce_sampled", num_samples=ITEMS)
+    model = build(loss="ce_sampled", num_negatives=ITEMS)
     monkeypatch.setattr(torch, "randint", lambda low, high, size, device: torch.arange(low, high))
     assert torch.allclose(model.loss(batch())["loss"], exact)
 

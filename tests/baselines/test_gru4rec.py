@@ -98,7 +98,7 @@ def test_exact_loss_equals_softmax_over_all_items_with_bias() -> None:
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
 def test_samples_follow_powers_of_the_counts(alpha: float) -> None:
-    model = build(num_samples=10, sample_alpha=alpha)
+    model = build(num_negatives=10, sample_alpha=alpha)
     found = torch.bincount(torch.cat([model.sample() for _ in range(4000)]), minlength=ITEMS + 1).double()
     share = torch.from_numpy(np.where(COUNTS > 0, COUNTS.astype(float) ** alpha, 0.0))
     expected = 40_000 * share / share.sum()
@@ -108,7 +108,7 @@ def test_samples_follow_powers_of_the_counts(alpha: float) -> None:
 
 
 def test_expected_columns_add_samples_and_distinct_labels() -> None:
-    model = build(num_samples=10, sample_alpha=1.0)
+    model = build(num_negatives=10, sample_alpha=1.0)
     share = COUNTS[1] / COUNTS.sum()
     assert float(model.log_expected(7)[1]) == pytest.approx(
         math.log(10 * share + 1 - (1 - share) ** 7), abs=1e-5
@@ -121,10 +121,10 @@ def test_correction_steers_training_only_and_moves_it_only_where_items_are_sampl
         torch.manual_seed(1)
         return model.loss(batch())["loss"].item()
 
-    assert value(num_samples=10, logq=0.0) != value(num_samples=10, logq=1.0)
+    assert value(num_negatives=10, logq=0.0) != value(num_negatives=10, logq=1.0)
     assert value(logq=0.0) == value(logq=1.0)
     candidates = torch.arange(1, 9).repeat(4, 1)
-    corrected, raw = build(num_samples=10, logq=1.0), build(num_samples=10, logq=0.0)
+    corrected, raw = build(num_negatives=10, logq=1.0), build(num_negatives=10, logq=0.0)
     assert torch.equal(corrected.score(batch(), candidates), raw.score(batch(), candidates))
 
 
@@ -177,7 +177,9 @@ def test_matrices_start_within_the_bound_of_their_gate_and_biases_at_zero() -> N
     assert not model.gru.bias_ih_l0.any() and not model.item_bias.any() and not model.items.weight[0].any()
 
 
-@pytest.mark.parametrize("options", [{}, {"num_samples": 12}, {"loss": "bpr_max"}, {"loss": "top1"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"num_negatives": 12}, {"loss": "bpr_max"}, {"loss": "top1"}], ids=str
+)
 def test_fifty_toy_sequences_are_learned_by_heart(options: dict[str, object]) -> None:
     torch.manual_seed(3)
     start = torch.randint(0, ITEMS, (50, 1))

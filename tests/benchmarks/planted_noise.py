@@ -57,7 +57,8 @@ WORLDS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 }
 SMALL = {
     "hidden_size": 32, "max_history": 10, "max_targets_per_user": 4, "patience": 3,
-    "cdmd_m.weight": 0.04, "cdmd_b.weight": 0.04,  # half the coordinates: as much weight as by default
+    # half the coordinates: as much weight as by default
+    "cdmd_m.loss_weight": 0.04, "cdmd_b.loss_weight": 0.04,
 }  # fmt: skip
 MORE: dict[str, dict[str, Any]] = {"clicks": {"max_history": 16}, "taste": {"max_history": 16}}
 CAUSAL = {"max_history": 40}
@@ -66,8 +67,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "no_cdmd_m": {"cdmd_m.replace": "identity"},
     "no_cdmd_b": {"cdmd_b.replace": "identity"},
     "mlp": {"cdmd_m.replace": "mlp"},
-    "steps25": {"cdmd_m.steps": 25, "cdmd_m.reverse_steps": 5},
-    "no_loss": {"cdmd_m.weight": 0},
+    "steps25": {"cdmd_m.diffusion_steps": 25, "cdmd_m.reverse_steps": 5},
+    "no_loss": {"cdmd_m.loss_weight": 0},
     "no_noise": {"cdmd_m.train_start": "mean"},
 }
 SHOWN = ("image", "text")

@@ -23,7 +23,8 @@ from bench.report.tables import build
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "ml-latest-small-posters"
 MOVIES, USERS = 120, 60
 SMALL = {
-    "hidden_size": 8, "max_history": 8, "cdmd_m.steps": 1, "cdmd_b.steps": 1, "max_targets_per_user": 1,
+    "hidden_size": 8, "max_history": 8, "cdmd_m.diffusion_steps": 1, "cdmd_b.diffusion_steps": 1,
+    "max_targets_per_user": 1,
 }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ FORMS = {
     "both_ask": {"meie.share": "both"},
     "tokens": {"meie.concat": "time"},
     "tokens_both": {"meie.concat": "time", "meie.share": "both"},
-    "two_layers": {"meie.layers": 2, "meie.pool": "mean"},
+    "two_layers": {"meie.num_layers": 2, "meie.pool": "mean"},
     "tied": {"meie.tie_behaviors": True},
     "networks": {"cdmd_m.replace": "mlp", "cdmd_b.replace": "mlp"},
     "raw": {"space": "raw_standardized"},

@@ -21,7 +21,8 @@ def content(modalities=("image", "text"), width=12):
 
 def build(modalities=("image", "text"), behaviors=("click", "favor"), **options):
     torch.manual_seed(0)
-    base = dict(hidden_size=16, max_history=L, attention_hidden=(12, 6), head_hidden=(20, 10), steps=3)
+    base = dict(hidden_size=16, max_history=L, attention_hidden=(12, 6), head_hidden=(20, 10))
+    base["diffusion_steps"] = 3
     return DiffMSIN(DiffMSINConfig(**base | options), DatasetInfo(USERS, N, behaviors, content(modalities)))
 
 
@@ -251,7 +252,7 @@ def test_behavior_of_an_event_moves_the_scores():
 def test_options_out_of_step_are_refused():
     with pytest.raises(ValueError, match="num_heads=4 does not divide hidden_size=6"):
         DiffMSINConfig(hidden_size=6, fdaf="gated_cross")
-    for name in ("steps", "negatives", "max_history"):
+    for name in ("diffusion_steps", "num_negatives", "max_history"):
         with pytest.raises(ValueError, match=f"{name}=0 must be 1 or more"):
             DiffMSINConfig(**{name: 0})
 

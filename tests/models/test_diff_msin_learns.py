@@ -28,7 +28,12 @@ def build(**options):
     present = {name: np.arange(N + 1) > 0 for name in features}
     torch.manual_seed(0)
     config = DiffMSINConfig(
-        hidden_size=16, max_history=L, attention_hidden=(16,), head_hidden=(32, 16), steps=3, **options
+        hidden_size=16,
+        max_history=L,
+        attention_hidden=(16,),
+        head_hidden=(32, 16),
+        diffusion_steps=3,
+        **options,
     )
     return DiffMSIN(config, DatasetInfo(USERS, N, ("click", "favor"), ItemContent(N, features, present, {})))
 

@@ -100,7 +100,7 @@ def test_sign_of_the_synergy_loss_is_the_released_one_unless_another_is_asked_fo
 
 def test_synergy_term_charges_positives_for_agreement_and_negatives_for_nothing():
     def term(variant, label):
-        given = model(variant, noise=0.0, steps=1, head_hidden=(4,)).eval()
+        given = model(variant, noise=0.0, diffusion_steps=1, head_hidden=(4,)).eval()
         data = batch()
         data.target, data.label = data.history[:, -1], torch.full((3,), label)
         cosine = F.cosine_similarity(given.encode(data).synergy, given.inputs(data.target).mean(0))
@@ -141,4 +141,4 @@ def test_features_enter_unprojected_at_length_one_and_are_tuned():
 
 def test_twelve_rounds_unless_told_otherwise():
     assert DiffMSINConfig(variant="released").rounds == 12 and DiffMSINConfig().rounds == 10
-    assert DiffMSINConfig(variant="released", steps=3).rounds == 3
+    assert DiffMSINConfig(variant="released", diffusion_steps=3).rounds == 3

@@ -53,7 +53,7 @@ def attended(query, key, value, real):
 @pytest.mark.parametrize("own", [0.0, 1.0, 0.3])
 def test_one_round_is_the_formula_with_six_modules(own):
     torch.manual_seed(0)
-    capture = SynergyCapture(M, D, DiffMSINConfig(steps=4, own_share=own)).eval()
+    capture = SynergyCapture(M, D, DiffMSINConfig(diffusion_steps=4, own_share=own)).eval()
     randomize(capture)
     cross, streams, real = capture.cross, torch.randn(M, B, L, D), mask()
     assert len(cross.query) == len(cross.gamma) == 6
@@ -92,9 +92,9 @@ def size_after(training, **options):
 
 @pytest.mark.parametrize("steps", [3, 10, 12, 15])
 def test_src_keeps_the_size_of_features_at_the_start(steps):
-    assert size_after(False, steps=steps) == pytest.approx(1.0, abs=1e-4)
+    assert size_after(False, diffusion_steps=steps) == pytest.approx(1.0, abs=1e-4)
     added = sum((1 - alpha) / alpha for alpha in schedule(steps)[1][1:])  # variance of all rounds' noise
-    assert size_after(True, steps=steps, noise=1.0) == pytest.approx(math.sqrt(1 + added), rel=0.02)
+    assert size_after(True, diffusion_steps=steps, noise=1.0) == pytest.approx(math.sqrt(1 + added), rel=0.02)
 
 
 def test_an_own_share_of_one_leaves_noise_alone():
@@ -103,7 +103,7 @@ def test_an_own_share_of_one_leaves_noise_alone():
 
 
 def test_synergy_is_the_net_over_the_refined_streams_and_their_mean():
-    capture = SynergyCapture(M, D, DiffMSINConfig(noise=0.0, steps=2))
+    capture = SynergyCapture(M, D, DiffMSINConfig(noise=0.0, diffusion_steps=2))
     streams = torch.randn(M, B, L, D)
     refined = capture.refine(streams, mask())
     first, _, last = capture.join
@@ -120,7 +120,9 @@ def test_one_modality_has_no_source_and_is_left_as_it_is():
 
 def test_gradient_of_the_last_rounds_alone_keeps_the_values():
     streams = torch.randn(M, B, L, D)
-    whole, part = (SynergyCapture(M, D, DiffMSINConfig(noise=0.0, steps=4, grad_last=k)) for k in (None, 2))
+    whole, part = (
+        SynergyCapture(M, D, DiffMSINConfig(noise=0.0, diffusion_steps=4, grad_last=k)) for k in (None, 2)
+    )
     randomize(whole)
     part.load_state_dict(whole.state_dict())
     losses = [capture.refine(streams, mask()).square().sum() for capture in (whole, part)]

@@ -74,7 +74,7 @@ def test_diagnostics_repeat_and_move_no_random_state():
         ({"meie.enabled": False}, {"norms", "noise_error"}),
         ({"meie.shared": False}, {"norms", "gates", "cosines", "noise_error"}),
         ({"cdmd_m.replace": "mlp", "cdmd_b.replace": "identity"}, {"norms", "gates", "shared", "cosines"}),
-        ({"cdmd_m.steps": 4}, {"norms", "gates", "shared", "cosines", "noise_error"}),
+        ({"cdmd_m.diffusion_steps": 4}, {"norms", "gates", "shared", "cosines", "noise_error"}),
         ({"space": "raw_standardized"}, {"norms", "gates", "shared", "cosines", "noise_error"}),
         ({"fusion": "tile"}, {"norms", "gates", "shared", "cosines", "noise_error"}),
     ],
@@ -84,7 +84,7 @@ def test_a_part_that_is_not_there_is_not_shown(options, names):
 
 
 def test_stages_with_other_numbers_of_steps_end_early_in_the_table():
-    values = shown({"cdmd_m.steps": 4})[1]["noise_error"].values
+    values = shown({"cdmd_m.diffusion_steps": 4})[1]["noise_error"].values
     assert torch.isnan(values[:2, 4:]).all() and torch.isfinite(values[2:]).all()
 
 

@@ -43,7 +43,7 @@ def test_ancestral_sampler_adds_noise_of_the_step_in_all_but_the_last():
 
 def test_trajectory_loss_of_one_step_is_the_scaled_error_of_the_noise():
     """(1 - alpha) / alpha |e - e_hat|^2, once for each of the two terms, which are one with a single step."""
-    one = block(loss="trajectory", steps=1, beta_last=0.1).train()
+    one = block(loss="trajectory", diffusion_steps=1, beta_last=0.1).train()
     clean, mask, condition, seen, user = given()
     torch.manual_seed(4)
     _, error = one(clean, mask, condition, seen, user)
@@ -69,7 +69,7 @@ def test_trajectory_term_from_the_true_state_is_the_scaled_error_at_every_step()
 
 def test_printed_loss_is_zero_where_nothing_is_denoised():
     """e_hat = (1 - sqrt(alpha)) / sqrt(1 - alpha) x leaves every state as it is."""
-    one = block(loss="printed", steps=3).train()
+    one = block(loss="printed", diffusion_steps=3).train()
     beta = one.schedule().beta.flip(0)[:3]
 
     class Idle(torch.nn.Module):
@@ -90,7 +90,7 @@ def test_printed_loss_is_zero_where_nothing_is_denoised():
 def test_the_printed_loss_has_two_terms_of_modalities_and_one_of_behaviors(options, terms):
     """With T = 1 both chains start at the same state: each term is |x_1 - x_0'|^2, here a coordinate."""
     torch.manual_seed(0)
-    one = ConditionalDenoising(1, SIZE, SIZE, options(loss="printed", steps=1, norm="mean")).train()
+    one = ConditionalDenoising(1, SIZE, SIZE, options(loss="printed", diffusion_steps=1, norm="mean")).train()
     clean, mask, condition, seen, user = given()
     torch.manual_seed(4)
     denoised, error = one(clean, mask, condition, seen, user)
@@ -145,7 +145,7 @@ def test_noise_errors_judge_the_noise_that_the_loss_trains_for(loss):
 def test_goal_of_a_simulated_loss_gets_a_gradient_only_where_asked():
     slopes = {}
     for detached in (True, False):
-        one = block(loss="trajectory", steps=2, detach_target=detached).train()
+        one = block(loss="trajectory", diffusion_steps=2, detach_target=detached).train()
         clean, *rest = given()
         torch.manual_seed(4)
         _, error = one(clean.requires_grad_(), *rest)

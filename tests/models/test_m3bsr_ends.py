@@ -45,7 +45,7 @@ def test_sampled_softmax_masks_accidental_hits():
     rows = torch.randn(2, 4)
     value = main_loss(
         torch.randn(3, 4), torch.ones(3, dtype=torch.int64), lambda ids: rows[ids], torch.zeros(2),
-        torch.tensor([0.0, 1.0]), Softmax("sampled", negatives=5),
+        torch.tensor([0.0, 1.0]), Softmax("sampled", num_negatives=5),
     )  # fmt: skip
     assert value.item() == 0.0
 
@@ -64,19 +64,19 @@ def test_sampled_softmax_with_all_items_drawn_nears_the_full_one():
     def vectors(ids):
         return table if ids is None else table[ids]
 
-    found = main_loss(y, target, vectors, bias, share, Softmax("sampled", negatives=40_000))
+    found = main_loss(y, target, vectors, bias, share, Softmax("sampled", num_negatives=40_000))
     assert found.item() == pytest.approx(expected.mean().item(), abs=0.03)
 
 
 def test_log_q_counts_uniform_draws_and_targets_of_the_batch():
     share = torch.tensor([0.5, 0.0])
-    found = expected_columns(share, 2, Softmax(negatives=3), 30)
+    found = expected_columns(share, 2, Softmax(num_negatives=3), 30)
     torch.testing.assert_close(found, torch.tensor([0.1 + 0.75, 0.1]))
 
 
 @pytest.mark.parametrize("in_batch", [False, True])
 def test_sampled_softmax_trains(in_batch):
-    options = {"softmax.kind": "auto", "softmax.full_up_to": 10, "softmax.negatives": 16,
+    options = {"softmax.kind": "auto", "softmax.full_up_to": 10, "softmax.num_negatives": 16,
                "softmax.in_batch": in_batch}  # fmt: skip
     model = build(options)
     terms = model.loss(batch())

@@ -141,7 +141,7 @@ def sequences(rows=4, length=5):
 
 @pytest.mark.parametrize("pool", ["last", "mean"])
 def test_an_encoder_ignores_padding_and_gives_a_constant_without_events(pool):
-    encoder = Encoder(3, D, 8, Experts(pool=pool, layers=2)).eval()
+    encoder = Encoder(3, D, 8, Experts(pool=pool, num_layers=2)).eval()
     x, mask = sequences()
     found = encoder(x, mask)
     other = torch.where(mask[None, :, :, None], x, torch.randn_like(x))
@@ -153,7 +153,7 @@ def test_an_encoder_ignores_padding_and_gives_a_constant_without_events(pool):
 
 def test_pooling_at_the_last_event_skips_no_number():
     """The last layer runs at one position alone; run in full it gives the same vector there."""
-    encoder = Encoder(3, D, 8, Experts(layers=2)).eval()
+    encoder = Encoder(3, D, 8, Experts(num_layers=2)).eval()
     x, mask = sequences()
     found = encoder(x[:, :3], mask[:3])
     full = x[:, :3] + encoder.positions[:, :, -5:]

@@ -20,11 +20,11 @@ def test_schedule_has_the_values_of_the_paper():
     assert ten.beta[1].item() == pytest.approx(0.001) and ten.beta[10].item() == pytest.approx(0.1)
     assert ten.abar[0] == 1 and (ten.abar.diff() < 0).all()
     assert ten.abar[10].item() == pytest.approx(0.5923, abs=1e-4)
-    assert table(steps=15).abar[15].item() == pytest.approx(0.4561, abs=1e-4)
+    assert table(diffusion_steps=15).abar[15].item() == pytest.approx(0.4561, abs=1e-4)
 
 
 def test_cosine_schedule_follows_its_formula():
-    abar = table(schedule="cosine", steps=8).abar
+    abar = table(schedule="cosine", diffusion_steps=8).abar
     assert abar[4].item() == pytest.approx(math.cos(0.45 * math.pi / 2) ** 2, abs=1e-6)
     assert abar[8].item() == pytest.approx(math.cos(0.45 * math.pi) ** 2, abs=1e-6)
 
