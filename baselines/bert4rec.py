@@ -78,15 +78,15 @@ class BERT4RecConfig:
     copies: int = 1
     """Masked copies of each sequence in one epoch."""
     loss_weight_target: float = 1.0
-    """Of masked events of the target behavior."""
+    """Weight of masked events of the target behavior."""
     loss_weight_auxiliary: float = 1.0
-    """Of masked events of another behavior."""
+    """Weight of masked events of another behavior."""
     max_history: int = 50
     """L, [MASK] included in ranking."""
     learning_rate: float = 1e-3
-    """Of AdamW."""
+    """Learning rate of AdamW."""
     weight_decay: float = 0.01
-    """Of matrices and tables."""
+    """Weight decay of matrices and tables."""
     warmup_steps: int = 100
     """Steps over which the learning rate rises."""
     batch_size: int = 64

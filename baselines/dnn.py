@@ -54,9 +54,9 @@ class DNNConfig:
     max_history: int = 50
     """L, latest events read."""
     learning_rate: float = 1e-3
-    """Of Adam."""
+    """Learning rate of Adam."""
     weight_decay: float = 0.0
-    """Of Adam, on matrices and tables."""
+    """Weight decay of Adam, on matrices and tables."""
     batch_size: int = 640
     """Rows per step: positives and their negatives."""
     epochs: int = 200

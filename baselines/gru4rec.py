@@ -87,13 +87,13 @@ class GRU4RecConfig:
     elu: float = 0.5
     """Alpha of the ELU on scores under BPR-max; 0 is linear."""
     loss_weight_target: float = 1.0
-    """Of positions whose next event has the target behavior."""
+    """Weight of positions whose next event has the target behavior."""
     loss_weight_auxiliary: float = 1.0
-    """Of positions whose next event has another behavior; 0 trains on target events alone."""
+    """Weight of positions whose next event has another behavior; 0 trains on target events alone."""
     max_history: int = 50
     """L."""
     learning_rate: float = 0.05
-    """Of Adagrad; the authors search 0.01 to 0.25."""
+    """Learning rate of Adagrad; the authors search 0.01 to 0.25."""
     batch_size: int = 64
     """Histories per step; at most 50 times as many rows and in-batch columns."""
     epochs: int = 200

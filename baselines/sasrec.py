@@ -92,15 +92,15 @@ class SASRecConfig:
     gbce_calibration: float = 0.75
     """t of gSASRec, fraction; `gbce` only."""
     loss_weight_target: float = 1.0
-    """Of positions whose next event has the target behavior."""
+    """Weight of positions whose next event has the target behavior."""
     loss_weight_auxiliary: float = 1.0
-    """Of positions whose next event has another behavior; 0 trains on target events alone."""
+    """Weight of positions whose next event has another behavior; 0 trains on target events alone."""
     loss_weight_embedding: float = 0.0
-    """Of the squared norm of the item table (`l2_emb` in the authors' code)."""
+    """Weight of the squared norm of the item table (`l2_emb` in the authors' code)."""
     max_history: int = 50
     """L; positions, `n` in the paper."""
     learning_rate: float = 1e-3
-    """Of Adam."""
+    """Learning rate of Adam."""
     batch_size: int = 128
     """Histories per step."""
     epochs: int = 200

@@ -28,7 +28,7 @@ class Diagnostic:
     columns: tuple[str, ...]
     """K labels."""
     unit: str = ""
-    """Of the values: `cosine`, `fraction`, `squared error per coordinate`."""
+    """Unit of the values: `cosine`, `fraction`, `squared error per coordinate`."""
     axes: tuple[str, str] = ("", "")
     """What the rows and what the columns are: `("predictor", "diffusion step")`."""
     form: Literal["heatmap", "bars", "lines"] = "heatmap"

@@ -163,3 +163,17 @@ def test_a_planted_violation_is_found(path, line):
 )
 def test_what_is_allowed_is_not_reported(path, line):
     assert violations(path, line) == []
+
+
+def test_no_docstring_begins_with_of():
+    """A line under a field names what it is: `Width of y.`, not `Of y.`"""
+    found = [
+        f"{path}: {node.value.value[:40]}"
+        for path in sources()
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8")))
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+        and node.value.value.startswith("Of ")
+    ]
+    assert not found, "\n".join(found)

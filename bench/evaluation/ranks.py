@@ -32,7 +32,7 @@ class Held:
     touched: Touched
     """Items of each user under any behavior."""
     seed: int
-    """Of the tie draws."""
+    """Seed of the tie draws."""
 
     def sizes(self, num_items: int) -> NDArray[np.int32]:
         """Return (S,) the number of candidates of each user, the held-out item included."""

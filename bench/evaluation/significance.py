@@ -15,7 +15,7 @@ class PairedTest:
     """Outcome of a paired test of a - b = 0."""
 
     difference: float
-    """Of a metric over all users, a - b."""
+    """Difference of a metric over all users, a - b."""
     p: float
     """Two-sided p-value."""
     low: float

@@ -36,7 +36,7 @@ class Cell:
 
     dataset: str
     fingerprint: str
-    """Of the prepared data."""
+    """Fingerprint of the prepared data."""
     protocol: ProtocolOptions
     candidates_hash: str
     model: str
@@ -44,7 +44,7 @@ class Cell:
     options: Mapping[str, Any]
     """Dotted options that differ from the defaults of the `Config`: those of the card and the user's."""
     code_hash: str
-    """Of the model's source and of what all models share."""
+    """Hash of the model's source and of what all models share."""
     epochs: int | None
     """Most epochs of each stage; None is the model's own."""
     max_minutes: float | None

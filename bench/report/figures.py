@@ -22,7 +22,7 @@ from bench.report.ablation import Ablation
 from bench.report.panels import COLORS, GREY, STYLE, bars, groups, heatmap, lines, log_scale
 
 WIDTH = 7.1
-"""Of a figure over two columns of a paper, inches."""
+"""Width of a figure over two columns of a paper, inches."""
 CURVE_KEYS = ("stage", "epoch", "seconds", "targets")
 VALIDATION = "NDCG@10"
 ORDER = ("gates", "cosines", "norms", "noise_error")

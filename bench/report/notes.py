@@ -9,7 +9,7 @@ from bench.report.rows import Row, Table
 MODALITIES = ("image", "text")
 """Named under a table also where no item has them."""
 LEVEL = 0.05
-"""Of significance."""
+"""Level of significance."""
 FEW = 50
 """Validation users below which a table warns."""
 SAID_ELSEWHERE = ("candidates", "task", "ctr_negatives")

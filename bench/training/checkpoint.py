@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bench.files import replacing
 
 FORMAT = 2
-"""Of the file: tensors, numbers, texts, lists and dictionaries alone, so that loading it runs no code."""
+"""Format of the file: tensors, numbers, texts, lists, dictionaries alone, so that loading runs no code."""
 
 
 class Checkpoint:

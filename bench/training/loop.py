@@ -25,7 +25,7 @@ class FitOptions:
     """Limits of one training run."""
 
     seed: int = 0
-    """Of the batches; the caller seeds the weights."""
+    """Seed of the batches; the caller seeds the weights."""
     epochs: int | None = None
     """Most epochs of each stage; None takes the model's own."""
     max_minutes: float | None = None

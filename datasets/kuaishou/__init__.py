@@ -74,7 +74,7 @@ class Options(LogOptions):
     favor: Literal["like", "like_or_follow", "watch"] = "like"
     """The target behavior: like = 1; like = 1 or follow = 1; or a share of the video that was watched."""
     watch_ratio: float = 1.0
-    """Of favor=watch: the least playing_time / duration_time, above 0."""
+    """Least playing_time / duration_time of a favor under favor=watch, above 0."""
     interactions: str = ""
     """Path of train_interaction.txt in the raw folder; empty: there, or in train/."""
     texts: str = ""

@@ -48,12 +48,12 @@ class DiffMSINConfig:
     """L_dec: mean cosine of the pooled streams (released), mean squared cosine, or unique minus shared
     outputs (re-implementation)."""
     loss_weight_decouple: float = 0.1
-    """Of L_dec (released; the re-implementation tuned it to 0.001)."""
+    """Weight of L_dec (released; the re-implementation tuned it to 0.001)."""
     syn_loss: Literal["hinge", "hinge_margin", "released"] | None = None
     """L_syn; `released` pushes positives away from the target, `hinge_margin` is the re-implementation's.
     None: `hinge`, in `released` that one."""
     loss_weight_synergy: float = 0.05
-    """Of L_syn (released; the re-implementation tuned it to 0.001 and to 0.5)."""
+    """Weight of L_syn (released; the re-implementation tuned it to 0.001 and to 0.5)."""
     objective: Literal["bce", "softmax"] = "bce"
     """Binary cross entropy of each item (released), or cross entropy of the real one among its negatives."""
     num_negatives: int = 4
@@ -67,9 +67,9 @@ class DiffMSINConfig:
     score_chunk: int = 100
     """User-item pairs scored at once; bounds memory."""
     learning_rate: float = 2e-3
-    """Of Adam (released: 1e-3); see the card."""
+    """Learning rate of Adam (released: 1e-3); see the card."""
     weight_decay: float = 0.0
-    """Of Adam, on matrices and tables (released: 1e-3)."""
+    """Weight decay of Adam, on matrices and tables (released: 1e-3)."""
     batch_size: int = 160
     """Rows per step: positives and their negatives (released: 128); see the card."""
     epochs: int = 200

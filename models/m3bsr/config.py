@@ -198,9 +198,9 @@ class M3BSRConfig:
     softmax: Softmax = field(default_factory=Softmax)
     """Main loss, Eq. 24."""
     loss_weight_target: float = 1.0
-    """Of positions whose next event has the target behavior; `causal` alone."""
+    """Weight of positions whose next event has the target behavior; `causal` alone."""
     loss_weight_auxiliary: float = 1.0
-    """Of positions whose next event has another behavior; 0 trains on favors alone; `causal` alone."""
+    """Weight of positions whose next event has another behavior; 0 trains on favors alone; `causal` alone."""
     targets: Literal["all_favors", "last_only"] = "all_favors"
     """Eq. 24: every favor of the training part with its own prefix, or one a user (printed); `prefix`
     alone."""
@@ -211,7 +211,7 @@ class M3BSRConfig:
     autocast: bool = False
     """bfloat16 for the products of experts, fusion and item encoder; diffusion and loss stay in float32."""
     learning_rate: float = 5e-3
-    """Of Adam; the paper searches {1e-5, 1e-4, 1e-3} at batch 1024."""
+    """Learning rate of Adam; the paper searches {1e-5, 1e-4, 1e-3} at batch 1024."""
     batch_size: int = 32
     """Windows, under `prefix` targets, per optimizer step; the paper has 1024 targets."""
     micro_batch: int = 64

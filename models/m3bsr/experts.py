@@ -160,7 +160,7 @@ class SharedExpert(nn.Module):
         super().__init__()
         self.heads, self.share, self.in_time = options.num_heads, options.share, options.concat == "time"
         self.tokens = modalities if self.in_time else 1
-        """Of an event."""
+        """Tokens of an event."""
         # one map for all behaviors
         self.concat = None if self.in_time else nn.Linear(modalities * size, size)
         self.query = GroupedLinear(1, size, size, bias=False)

@@ -33,7 +33,7 @@ class RoutingFusion(nn.Module):
         super().__init__()
         self.kind, self.repeats = kind, unique if kind == "tile" else 1
         self.width = self.repeats * size
-        """Of y."""
+        """Width of y."""
         self.gate = self._gate(kind, (1 + unique) * size, size, self.width) if shared else None
         self.project = nn.Linear(unique * size, size) if kind == "project" else None
 
@@ -105,7 +105,7 @@ class MeanFusion(nn.Module):
     def __init__(self, unique: int, size: int) -> None:
         super().__init__()
         self.width = size
-        """Of y."""
+        """Width of y."""
         self.project = nn.Linear(unique * size, size)
 
     def forward(self, streams: list[tuple[Tensor, Tensor]]) -> Tensor:

@@ -26,7 +26,7 @@ class Untouched:
         """(U,) number of untouched items of each user."""
         rank = np.arange(len(owner)) - self.starts[owner]
         self.below = owner * (num_items + 1) + touched - 1 - rank
-        """Of each touched item, the number of untouched items smaller than it, keyed by user, ascending."""
+        """For each touched item, the number of untouched items smaller than it, keyed by user, ascending."""
 
     def draw(self, rng: np.random.Generator, users: NDArray[np.int64], size: int) -> NDArray[np.int64]:
         """Return (B, size) untouched items of the users (B,), uniform, with replacement.

@@ -27,7 +27,7 @@ class Survey:
     """What is known of picture files before any is encoded."""
 
     digests: list[bytes | None]
-    """Of each picture; None where there is none, or it is broken and bad ones are skipped."""
+    """Digest of each picture; None where there is none, or it is broken and bad ones are skipped."""
     broken: dict[str, str]
     """Path -> what is wrong with it, in the order of the items."""
 

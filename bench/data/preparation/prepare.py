@@ -63,7 +63,7 @@ class PrepareOptions:
     min_item_events: int = 1
     """Items with fewer raw events are dropped with their events, once, before users are counted."""
     drop_duplicates: bool = False
-    """Of rows equal in user, item, behavior and time only the first is kept, before anything is counted."""
+    """Keep only the first of rows equal in user, item, behavior and time, before anything is counted."""
 
     def __post_init__(self) -> None:
         if self.keep_last == 0 or min(self.min_events, self.min_item_events, self.keep_last or 1) < 1:
@@ -83,7 +83,7 @@ class Kept:
     targets: int = 0
     users_seen: int = 0
     most_events: int = 0
-    """Of one user, before the filters."""
+    """Most events of one user, before the filters."""
     repeated: int = 0
     """Rows dropped since they repeat an earlier one."""
 

@@ -34,7 +34,7 @@ class Encoder:
     name: str
     """Model and weights, in words."""
     identity: str
-    """Of model, weights and the form of the input; vectors of another identity are never mixed in."""
+    """Identity of model, weights and form of the input; vectors of another one are never mixed in."""
     open: Callable[[], Callable[[list[str]], Iterator[Vectors]]]
     """Opens the model; called only where something is to be encoded. Titles or files -> their vectors, in
     batches."""

@@ -25,9 +25,9 @@ class Block:
     path: Path
     text: bytes
     start: Position
-    """Of the first line."""
+    """Position of the first line."""
     end: Position
-    """Of the first line that follows; the next file where there is none."""
+    """Position of the first line that follows; the next file where there is none."""
     size: int
     """Bytes on disk that were read for it."""
     last: bool
