@@ -70,8 +70,8 @@ def ablation(
     records = [
         record
         for record in Store(results).records(task.value, dataset=dataset)
-        if record.cell["model"] in names
-        and (protocol is None or record.cell["protocol"]["candidates"] == protocol)
+        if record.cell.model in names
+        and (protocol is None or record.cell.protocol.candidates == protocol)
     ]
     kept, missing = fitting(comparable(records), entries)
     if missing:
@@ -104,7 +104,7 @@ def _find(results: Path, run: str) -> "Record":
 
 
 def _name(record: "Record") -> str:
-    return f"{record.cell['model']}-seed{record.cell['seed']}-{record.key[:12]}".replace(":", "_")
+    return f"{record.cell.model}-seed{record.cell.seed}-{record.key[:12]}".replace(":", "_")
 
 
 def _written(paths: list[Path]) -> None:

@@ -1,6 +1,7 @@
 """`bench ablate` and `bench figure` end to end, on a model of two parts of which one carries everything."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,13 +112,13 @@ def test_only_cells_run_on_equal_terms_stand_in_one_ablation(ran):
     records = Store(ran[0]).records()
     assert fitting(records, entries)[1] == []
     for record in records:
-        if record.cell["model"] == "two-parts:no_bias":
-            record.cell["options"]["learning_rate"] = 0.1
+        if record.cell.model == "two-parts:no_bias":
+            record.cell = replace(record.cell, options={**record.cell.options, "learning_rate": 0.1})
     kept, missing = fitting(records, entries)
     assert missing == ["two-parts:no_bias"] and len(kept) == 4
     for record in records:
-        if record.cell["model"] == "two-parts":
-            record.cell["epochs"] = 7
+        if record.cell.model == "two-parts":
+            record.cell = replace(record.cell, epochs=7)
     with pytest.raises(UserError, match="no variant was run with the code, limits and options"):
         fitting(records, entries)
 

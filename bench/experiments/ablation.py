@@ -1,10 +1,10 @@
 """What an ablation runs, a model and its variants, and which stored cells may stand in one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from bench.errors import UserError, hint
-from bench.experiments.store import Record
+from bench.experiments.store import Cell, Record
 from bench.registry import Entry, entries, select, variants
 
 
@@ -62,13 +62,13 @@ def fitting(records: Sequence[Record], entries: Sequence[Entry]) -> tuple[list[R
         UserError: the full model is missing, or no variant fits it.
     """
     name, command, rest = entries[0].card.name, f"bench ablate {entries[0].spec}", entries[1:]
-    kept = [record for record in records if record.cell["model"] == name]
+    kept = [record for record in records if record.cell.model == name]
     if not kept:
         raise UserError(f"the store holds no cell of {name} there; first: {command}")
     missing, full = [], kept[0].cell
     for entry in rest:
-        wanted = {**_terms(full), "options": {**full["options"], **entry.changed}}
-        ran = [record for record in records if record.cell["model"] == entry.card.name]
+        wanted = {**_terms(full), "options": {**full.options, **entry.changed}}
+        ran = [record for record in records if record.cell.model == entry.card.name]
         found = [record for record in ran if _terms(record.cell) == wanted]
         kept += found
         missing += [] if found else [entry.card.name]
@@ -78,5 +78,6 @@ def fitting(records: Sequence[Record], entries: Sequence[Entry]) -> tuple[list[R
     return kept, missing
 
 
-def _terms(cell: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: cell[name] for name in ("options", "code_hash", "epochs", "max_minutes")}
+def _terms(cell: Cell) -> dict[str, Any]:
+    values = cell.as_dict()
+    return {name: values[name] for name in ("options", "code_hash", "epochs", "max_minutes")}

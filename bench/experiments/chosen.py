@@ -13,8 +13,8 @@ def stored(
     """Return the records of one data set and task, of some candidates where they are named."""
     records = store.records(task, **({"dataset": dataset} if dataset else {}))
     if protocol:
-        records = [record for record in records if record.cell["protocol"]["candidates"] == protocol]
-    names = sorted({record.cell["dataset"] for record in records})
+        records = [record for record in records if record.cell.protocol.candidates == protocol]
+    names = sorted({record.cell.dataset for record in records})
     if not names:
         wanted = " ".join(filter(None, [dataset, protocol])) or "anything"
         option, which = ("", "") if task == "rank" else (f" --task {task}", f" under the task {task}")
@@ -32,21 +32,21 @@ def named(records: list[Record], spec: str) -> list[Record]:
     A variant (`NAME:VARIANT`) is chosen by its name alone; it is no part of `all` or of its family.
     """
     parts = {part.strip() for part in spec.split(",")}
-    known = {"all"} | {name for record in records for name in (record.cell["model"], record.family)}
+    known = {"all"} | {name for record in records for name in (record.cell.model, record.family)}
     for part in sorted(parts - known):
         raise UserError(f"--models {part}: no such model or family in the store; {hint(part, known)}")
-    models = {*entries(), *(record.cell["model"] for record in records)}
+    models = {*entries(), *(record.cell.model for record in records)}
 
     def wanted(model: str, family: str) -> bool:
         variant = model.rpartition(":")[0] in models
         return model in parts or bool(parts & {"all", family} and not variant)
 
-    return [record for record in records if wanted(record.cell["model"], record.family)]
+    return [record for record in records if wanted(record.cell.model, record.family)]
 
 
 def in_order(records: list[Record]) -> list[Record]:
     """Sort records as the registry sorts models; those that it does not know come last."""
     place = places()
     return sorted(
-        records, key=lambda r: (place.get(r.cell["model"], len(place)), r.cell["model"], r.cell["seed"])
+        records, key=lambda r: (place.get(r.cell.model, len(place)), r.cell.model, r.cell.seed)
     )

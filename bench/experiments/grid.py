@@ -82,7 +82,7 @@ def run_grid(
         with Display(len(missing)) as display:
             for record in _run(missing, jobs, display.show):
                 found[record.key] = record
-                display.finish(title(record.label, record.cell["seed"]), record)
+                display.finish(title(record.label, record.cell.seed), record)
     return [found[cell.key] for cell, _ in cells]
 
 

@@ -121,7 +121,7 @@ def _finished(cell: Cell, entry: Entry, task: Task, outcome: Outcome, device: to
         remarks.append(f"stopped at {cell.max_minutes:g} min")
     record = Record(
         key=cell.key,
-        cell=cell.as_dict(),
+        cell=cell,
         status="done",
         reason="; ".join(remarks),
         label=entry.card.label,
@@ -150,7 +150,7 @@ def _failed(cell: Cell, entry: Entry, task: Task, error: Exception) -> Record:
     reason = f"{error}" if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     return Record(
         key=cell.key,
-        cell=cell.as_dict(),
+        cell=cell,
         status="failed",
         reason=" ".join(reason.split())[:500],
         label=entry.card.label,

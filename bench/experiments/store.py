@@ -60,6 +60,11 @@ class Cell:
         values = {**asdict(self), "protocol": protocol, "options": dict(self.options), "max_minutes": minutes}
         return json.loads(_json(values))
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Cell":
+        """Return the cell of `as_dict`; a TypeError or ValueError where it has other fields."""
+        return cls(**{**values, "protocol": ProtocolOptions(**values["protocol"])})
+
     @property
     def key(self) -> str:
         """SHA-256, hex, of the canonical JSON: sorted names, no spaces, tuples as lists."""
@@ -72,8 +77,8 @@ class Record:
     """What a cell gave. Times in seconds, memory in MiB."""
 
     key: str
-    cell: dict[str, Any]
-    """`Cell.as_dict()`."""
+    cell: Cell
+    """What was run; stored as `Cell.as_dict()`."""
     status: Literal["done", "failed"]
     reason: str
     """Why it failed, or a remark such as `stopped at 2 min`."""
@@ -112,7 +117,7 @@ class Record:
     @property
     def task(self) -> str:
         """`rank` or `ctr`."""
-        return str(self.cell["protocol"].get("task", "rank"))
+        return self.cell.protocol.task
 
     @property
     def arrays(self) -> Mapping[str, NDArray[Any]]:
@@ -187,6 +192,7 @@ class Store:
                 with replacing(folder / f"{name}.npz") as partial, partial.open("wb") as file:
                     np.savez_compressed(file, allow_pickle=False, **arrays)
         values = {part.name: getattr(record, part.name) for part in fields(record) if part.name not in held}
+        values["cell"] = record.cell.as_dict()
         with replacing(folder / RECORD) as partial:
             partial.write_text(_json({"format": FORMAT, **values}, indent=1) + "\n", encoding="utf-8")
 
@@ -217,12 +223,12 @@ class Store:
         return sorted(file for file in files if file.is_file())
 
     def _folder(self, record: Record) -> Path:
-        model = _file_name(f"{record.cell['model']}-seed{record.cell['seed']}-{record.key[:12]}")
-        return self.root / "cells" / _file_name(record.cell["dataset"]) / model
+        model = _file_name(f"{record.cell.model}-seed{record.cell.seed}-{record.key[:12]}")
+        return self.root / "cells" / _file_name(record.cell.dataset) / model
 
 
 def _value(record: Record, name: str) -> Any:
-    return record.cell[name] if name in record.cell else getattr(record, name)
+    return getattr(record.cell if hasattr(record.cell, name) else record, name)
 
 
 def _read(path: Path) -> Record:
@@ -230,7 +236,7 @@ def _read(path: Path) -> Record:
         values = json.loads(path.read_text(encoding="utf-8"))
         version = values.pop("format")
         if version == FORMAT:
-            record = Record(**values)
+            record = Record(**{**values, "cell": Cell.from_dict(values["cell"])})
             name = KINDS[record.task].arrays
             arrays = path.with_name(f"{name}.npz")
             if arrays.is_file():

@@ -61,7 +61,7 @@ def compare(records: Sequence[Record], metrics: Sequence[str] | None = None) -> 
     done: dict[str, list[Record]] = {}
     for record in records:
         if record.status == "done":
-            done.setdefault(record.cell["model"], []).append(record)
+            done.setdefault(record.cell.model, []).append(record)
     arrays = {name: [record.arrays for record in group] for name, group in done.items()}
     p = table.kind.compare(arrays, full.model)[1] if differences else {}
     return Ablation(table, full.model, differences, p)

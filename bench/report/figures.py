@@ -103,7 +103,7 @@ def diagnostics(record: Record, folder: Path) -> list[Path]:
     panels = _panels(record)
     cell = record.cell
     if not panels:
-        which = f"{cell['model']} seed {cell['seed']}"
+        which = f"{cell.model} seed {cell.seed}"
         raise UserError(f"{which}: nothing was trained and the model shows nothing of its inside")
     with matplotlib.rc_context(STYLE):
         height = -(-len(panels) // 2)
@@ -116,9 +116,9 @@ def diagnostics(record: Record, folder: Path) -> list[Path]:
             title = fill(panel.get_title(loc="left"), 56)
             panel.set_title("")
             part.suptitle(title, x=0.02, ha="left", fontsize=STYLE["axes.titlesize"])  # as wide as the part
-        where = _ground(cell["dataset"], bool(record.dataset.get("simulated")))
-        figure.suptitle(f"{record.label}, seed {cell['seed']}, {where}", fontsize=9, x=0.01, ha="left")
-        return save(figure, folder, f"diagnostics_{cell['model']}-seed{cell['seed']}-{record.key[:12]}")
+        where = _ground(cell.dataset, bool(record.dataset.get("simulated")))
+        figure.suptitle(f"{record.label}, seed {cell.seed}, {where}", fontsize=9, x=0.01, ha="left")
+        return save(figure, folder, f"diagnostics_{cell.model}-seed{cell.seed}-{record.key[:12]}")
 
 
 def _panels(record: Record) -> list[Callable[[Axes], None]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.evaluation.kinds import KINDS, Kind
-from bench.experiments.store import NOT_VALIDATED, Record
+from bench.experiments.store import NOT_VALIDATED, Cell, Record
 
 if TYPE_CHECKING:
     import pandas
@@ -140,8 +140,8 @@ def comparable(records: Iterable[Record]) -> list[Record]:
         return []
     last = max(given, key=_age)
     shared = [record for record in given if _ground(record) == _ground(last)]
-    newest = {record.cell["model"]: _variant(record) for record in sorted(shared, key=_age)}
-    return [record for record in shared if _variant(record) == newest[record.cell["model"]]]
+    newest = {record.cell.model: _variant(record) for record in sorted(shared, key=_age)}
+    return [record for record in shared if _variant(record) == newest[record.cell.model]]
 
 
 def _age(record: Record) -> str:
@@ -151,16 +151,17 @@ def _age(record: Record) -> str:
 def _ground(record: Record) -> tuple[str, ...]:
     cell = record.cell
     return (
-        cell["dataset"],
-        cell["fingerprint"],
-        cell["candidates_hash"],
-        json.dumps(cell["protocol"], sort_keys=True),
+        cell.dataset,
+        cell.fingerprint,
+        cell.candidates_hash,
+        json.dumps(cell.as_dict()["protocol"], sort_keys=True),
     )
 
 
 def _variant(record: Record) -> str:
     names = ("options", "code_hash", "epochs", "max_minutes")
-    return json.dumps([record.cell[name] for name in names], sort_keys=True)
+    cell = record.cell.as_dict()
+    return json.dumps([cell[name] for name in names], sort_keys=True)
 
 
 def build(records: Sequence[Record], metrics: Sequence[str] | None = None) -> Table:
@@ -177,8 +178,8 @@ def build(records: Sequence[Record], metrics: Sequence[str] | None = None) -> Ta
         raise ValueError("a table needs at least one record")
     if len({_ground(record) for record in records}) > 1:
         raise ValueError("records of different data, protocols or candidates do not belong in one table")
-    names = list(dict.fromkeys(record.cell["model"] for record in records))
-    groups = {name: [record for record in records if record.cell["model"] == name] for name in names}
+    names = list(dict.fromkeys(record.cell.model for record in records))
+    groups = {name: [record for record in records if record.cell.model == name] for name in names}
     done = {name: [r for r in group if r.status == "done"] for name, group in groups.items()}
     kind = KINDS[records[0].task]
     arrays = {name: [record.arrays for record in group] for name, group in done.items() if group}
@@ -187,10 +188,10 @@ def build(records: Sequence[Record], metrics: Sequence[str] | None = None) -> Ta
     rows = [_row(groups[name], done[name], shown, p_values.get(name)) for name in names]
     first = next((group[0] for group in done.values() if group), records[0])
     return Table(
-        dataset=first.cell["dataset"],
-        protocol=first.cell["protocol"],
-        fingerprint=first.cell["fingerprint"],
-        candidates_hash=first.cell["candidates_hash"],
+        dataset=first.cell.dataset,
+        protocol=first.cell.as_dict()["protocol"],
+        fingerprint=first.cell.fingerprint,
+        candidates_hash=first.cell.candidates_hash,
         metrics=shown,
         rows=tuple(
             sorted(rows, key=lambda row: ORDER.index(row.family) if row.family in ORDER else len(ORDER))
@@ -205,19 +206,19 @@ def build(records: Sequence[Record], metrics: Sequence[str] | None = None) -> Ta
 def _row(group: list[Record], done: list[Record], metrics: Sequence[str], p: float | None) -> Row:
     cell, first = group[0].cell, group[0]
     failed = [record for record in group if record.status == "failed"]
-    reasons = [f"seed {r.cell['seed']}: {r.reason}" if len(group) > 1 else r.reason for r in failed]
+    reasons = [f"seed {r.cell.seed}: {r.reason}" if len(group) > 1 else r.reason for r in failed]
     reasons += list(dict.fromkeys(record.reason for record in done if record.reason))
     kind = KINDS[first.task]
     found = [kind.values(record.arrays, metrics) for record in done]
     return Row(
-        model=cell["model"],
+        model=cell.model,
         label=first.label,
         family=first.family,
         reconstruction=first.reconstruction,
         status="done" if not failed else "partial" if done else "failed",
         reason="; ".join(reasons),
-        seeds=tuple(record.cell["seed"] for record in done),
-        options=cell["options"],
+        seeds=tuple(record.cell.seed for record in done),
+        options=cell.options,
         limits=_limits(cell),
         cut=any(record.stopped == "minutes" for record in done),
         validated=not any(NOT_VALIDATED in record.reason for record in done),
@@ -233,9 +234,9 @@ def _row(group: list[Record], done: list[Record], metrics: Sequence[str], p: flo
     )
 
 
-def _limits(cell: Mapping[str, Any]) -> str:
-    parts = [] if cell["epochs"] is None else [f"at most {cell['epochs']} epochs"]
-    parts += [] if cell["max_minutes"] is None else [f"at most {cell['max_minutes']:g} min"]
+def _limits(cell: Cell) -> str:
+    parts = [] if cell.epochs is None else [f"at most {cell.epochs} epochs"]
+    parts += [] if cell.max_minutes is None else [f"at most {cell.max_minutes:g} min"]
     return ", ".join(parts)
 
 

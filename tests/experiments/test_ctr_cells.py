@@ -91,7 +91,7 @@ def test_run_prints_a_ctr_table_and_table_prints_it_again(tmp_path):
 def test_cells_of_the_two_tasks_stand_beside_each_other_and_train_alike(tmp_path):
     (ranked,), (judged,) = cells(tmp_path, "sasrec-ce"), cells(tmp_path, "sasrec-ce", task="ctr")
     assert ranked.key != judged.key
-    assert ranked.cell["candidates_hash"] == judged.cell["candidates_hash"]
+    assert ranked.cell.candidates_hash == judged.cell.candidates_hash
     assert [c["loss"] for c in ranked.curves] == [c["loss"] for c in judged.curves]
     assert [c["NDCG@10"] for c in ranked.curves] == [c["NDCG@10"] for c in judged.curves]
     store = Store(tmp_path)

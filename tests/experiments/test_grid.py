@@ -164,15 +164,15 @@ def test_an_interruption_ends_the_other_processes(tmp_path, monkeypatch):
 
 def test_candidates_do_not_depend_on_model_or_seed(tmp_path):
     records = cells(tmp_path, "popularity,random", seeds=2)
-    assert len({record.cell["candidates_hash"] for record in records}) == 1
+    assert len({record.cell.candidates_hash for record in records}) == 1
     (other,) = cells(tmp_path, "popularity", candidates_seed=1)
-    assert other.cell["candidates_hash"] != records[0].cell["candidates_hash"]
+    assert other.cell.candidates_hash != records[0].cell.candidates_hash
 
 
 def test_target_history_ranks_the_same_candidates(tmp_path):
     (merged,) = cells(tmp_path, "popularity")
     (target,) = cells(tmp_path, "popularity", history="target")
-    assert merged.cell["candidates_hash"] == target.cell["candidates_hash"]
+    assert merged.cell.candidates_hash == target.cell.candidates_hash
     np.testing.assert_array_equal(merged.ranks["test_user"], target.ranks["test_user"])
 
 

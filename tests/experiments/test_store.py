@@ -28,7 +28,7 @@ def record_of(cell, status="done", ranks=(1, 5, 100)):
     arrays = {"test_user": [0, 1, 2], "test_rank": list(ranks), "test_size": [100] * 3}
     return Record(
         key=cell.key,
-        cell=cell.as_dict(),
+        cell=cell,
         status=status,
         reason="" if status == "done" else "out of memory",
         label="SASRec",
@@ -90,7 +90,7 @@ def test_a_written_record_is_found_whole(tmp_path):
     store.write(record_of(CELL))
     found = store.find(CELL.key)
     assert found is not None
-    assert (found.label, found.parameters, found.cell["options"]) == (
+    assert (found.label, found.parameters, found.cell.options) == (
         "SASRec",
         1234,
         {"hidden_size": 32, "sizes": [1, 2]},
@@ -130,7 +130,7 @@ def test_records_are_filtered_by_cell_and_own_fields(tmp_path):
         store.write(record_of(dataclasses.replace(CELL, seed=seed)))
     store.write(record_of(dataclasses.replace(CELL, dataset="other"), "failed"))
     assert len(store.records()) == 3
-    assert [r.cell["seed"] for r in store.records(dataset="tiny", seed=1)] == [1]
+    assert [r.cell.seed for r in store.records(dataset="tiny", seed=1)] == [1]
     assert len(store.records(status="failed")) == 1
     assert store.records(dataset="nowhere") == []
 

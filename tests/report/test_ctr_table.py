@@ -26,7 +26,7 @@ def record(model, skill, seed=0, **changes):
         arrays[f"{part}_label"] = label
         arrays[f"{part}_score"] = (rng.standard_normal(2 * USERS) + skill * label).astype(np.float32)
     values = {"status": "done", "reason": "", "label": model.upper(), "family": "ctr"}
-    return Record(key=cell.key, cell=cell.as_dict(), pairs=arrays, reconstruction=False, **values | changes)
+    return Record(key=cell.key, cell=cell, pairs=arrays, reconstruction=False, **values | changes)
 
 
 def test_values_are_means_over_seeds():
@@ -96,7 +96,7 @@ def test_two_tasks_never_share_a_table():
     ranked = record("b", 1.0)
     cell = Cell("tiny", "f", ProtocolOptions(), "c" * 64, "b", {}, "0", None, None, 0)
     with pytest.raises(ValueError, match="do not belong in one table"):
-        build([record("a", 1.0), dataclasses.replace(ranked, cell=cell.as_dict())])
+        build([record("a", 1.0), dataclasses.replace(ranked, cell=cell)])
 
 
 def test_records_of_other_pairs_never_share_a_table():

@@ -29,7 +29,7 @@ def record(model, label, ranks=(1, 2, 3, 4), seed=0, **changes):
         "test_size": np.full(len(ranks), 100),
     }
     values = {"status": "done", "reason": "", "family": "proposed", "reconstruction": False}
-    return Record(key=cell.key, cell=cell.as_dict(), label=label, ranks=arrays, **{**values, **changes})
+    return Record(key=cell.key, cell=cell, label=label, ranks=arrays, **{**values, **changes})
 
 
 def six_rows(seeds=2, users=200):
@@ -151,7 +151,7 @@ def test_generated_data_are_named_in_every_figure(drawn, tmp_path):
 
 def test_both_files_are_written_whole_and_under_a_name_without_colons(tmp_path):
     model = dataclasses.replace(shown_model())
-    model.cell["model"] = "m:no_gate"
+    model.cell = dataclasses.replace(model.cell, model="m:no_gate")
     png, pdf = figures.diagnostics(model, tmp_path / "new")
     assert png.name == f"diagnostics_m_no_gate-seed0-{model.key[:12]}.png"
     assert png.read_bytes().startswith(b"\x89PNG") and pdf.read_bytes().startswith(b"%PDF")

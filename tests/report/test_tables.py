@@ -54,7 +54,7 @@ def record(model, ranks, seed=0, family="sequential", **changes):
         "status": "done", "reason": "", "label": model.upper(), "family": family, "reconstruction": False,
         "parameters": 1500, "train_seconds": 10.0, "epochs": 3, "dataset": FACTS, "finished_at": "2025-01-01",
     }  # fmt: skip
-    return Record(key=cell.key, cell=cell.as_dict(), ranks=arrays, **{**values, **changes})
+    return Record(key=cell.key, cell=cell, ranks=arrays, **{**values, **changes})
 
 
 def failed(model, seed=0, reason="out of memory", **changes):
