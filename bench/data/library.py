@@ -24,6 +24,7 @@ from bench.data.protocol.shuffle import OPTION, shuffled, take_shuffle
 from bench.data.schema import Dataset
 from bench.data.storage import FORMAT, METADATA, load
 from bench.errors import UserError, hint
+from bench.files import require_writable
 
 GROUP = "m3bench.datasets"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -129,6 +130,7 @@ def prepare_named(
     from bench.data.preparation.prepare import prepare
 
     target = _target(reader, name, overrides, _sources())
+    require_writable(target.parent, "data folder (BENCH_DATA)")
     raw_data, options, filters, encoders = read_raw(reader, raw, overrides, on_bad_row)
     recorded = {"name": reader, "options": flatten(options)}
     asked = [name for name in ("image", "text") if name in overrides]  # with `none` it is not looked for

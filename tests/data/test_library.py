@@ -276,3 +276,12 @@ def test_the_library_imports_neither_torch_nor_a_reader():
     assert "bench.data.library" in modules
     heavy = {"torch", "sklearn", "scipy", "open_clip", "bench.datasets", "bench.data.preparation.encoders"}
     assert not heavy & set(modules)
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_data_folder_that_is_a_file_is_named_before_anything_is_read(tmp_path, monkeypatch, below):
+    (tmp_path / "taken").write_text("mine")
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "taken" / below))
+    with pytest.raises(UserError, match=r"data folder \(BENCH_DATA\) .*taken is a file, expected a folder"):
+        library.open_dataset("selfmade", {})
+    assert (tmp_path / "taken").read_text() == "mine"

@@ -7,9 +7,10 @@ come last.
 
 import hashlib
 import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,25 @@ CHUNK_USERS = 8192  # of one rejection round; part of the result, as the generat
 PROPOSALS = 128  # per user and round
 ROUNDS = 16
 EXACT_CELLS = 2**22  # users x items weighed at once where rejection does not pay
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How negatives are drawn: weights of the items, from their training counts."""
+
+    weights: Callable[[NDArray[np.int64]], NDArray[np.float64]]
+    """(N + 1,) counts -> (N + 1,) weights."""
+    reads_counts: bool
+    """True where other counts are another draw."""
+
+
+PROTOCOLS: Mapping[Kind, Draw | None] = {
+    "uniform99": Draw(lambda counts: np.ones(len(counts)), reads_counts=False),
+    "popular99": Draw(lambda counts: counts.astype(np.float64), reads_counts=True),
+    "full": None,
+}
+"""Name -> how its negatives are drawn; None ranks against every untouched item. Another protocol is another
+entry at the end (its position is part of the seed), with its name in `Kind` and in `bench.config`."""
 
 
 @dataclass(frozen=True)
@@ -61,17 +81,18 @@ def draw(
     Raises:
         UserError: a held-out item is not among the items its user touched.
     """
-    if kind not in get_args(Kind):
-        raise UserError(f"candidates '{kind}': expected one of {', '.join(get_args(Kind))}")
-    if kind == "full":
+    if kind not in PROTOCOLS:
+        raise UserError(f"candidates '{kind}': expected one of {', '.join(PROTOCOLS)}")
+    protocol = PROTOCOLS[kind]
+    if protocol is None:
         digest = _hash(kind, seed, users, target_items, num_items, touched.offsets, touched.item)
         return Candidates(kind, seed, None, digest)
     owners = np.repeat(np.arange(len(touched.offsets) - 1), np.diff(touched.offsets))
     keys = owners * (num_items + 1) + touched.item
     _check_targets(users, target_items, keys, num_items)
     entropy = hashlib.sha256(_bytes(users) + _bytes(target_items)).digest()
-    rng = np.random.default_rng([seed, get_args(Kind).index(kind), int.from_bytes(entropy[:16], "little")])
-    weights = np.ones(num_items + 1) if kind == "uniform99" else counts.astype(np.float64)
+    rng = np.random.default_rng([seed, list(PROTOCOLS).index(kind), int.from_bytes(entropy[:16], "little")])
+    weights = protocol.weights(counts)
     weights[0] = 0
     negatives = np.zeros((len(users), NEGATIVES), np.int32)
     urn = np.repeat(np.arange(num_items + 1, dtype=np.int32), weights.astype(np.int64))
@@ -102,9 +123,10 @@ def stored(
     Raises:
         UserError: a stored file is damaged or was changed.
     """
-    if kind == "full":
+    protocol = PROTOCOLS.get(kind)
+    if protocol is None:
         return draw(kind, seed, users, target_items, touched, counts, num_items)
-    popularity = counts if kind == "popular99" else 0
+    popularity = counts if protocol.reads_counts else 0
     request = _hash(kind, seed, users, target_items, num_items, touched.offsets, touched.item, popularity)
     path = folder / "candidates" / f"{part}-{kind}-{seed}-{request[:16]}.npz"
     if path.is_file():
