@@ -44,6 +44,11 @@ CARD = Card(
         "reach of a common budget",
         "AdamW with bias correction and betas (0.9, 0.999); the authors' has no bias correction",
         "no token-type vector: it is one constant",
+        "eps of the optimizer is 1e-8 instead of 1e-6",
+        "long users are cut into windows of L without overlap; the authors' windows slide",
+        "instances that mask only the last event are cut at a target-behavior event, a tenth of the epoch; "
+        "the authors' stand at the end of each sequence, 1 in 11",
+        "L = 50 and 0.2 of the events masked on all data; the authors take 200 and 0.2 for dense data",
         "waits 20 epochs or 2,000 steps without a better validation NDCG@10, whichever is more, instead of "
         "10 epochs: an epoch labels a fifth of the positions, and too short training is the usual fault of "
         "BERT4Rec results (arXiv:2207.07483)",

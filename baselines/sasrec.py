@@ -39,8 +39,6 @@ CARDS = (
         year=2018,
         inputs="item ids of all behaviors in time order, behavior type dropped; no modality; causal view",
         deviations=(
-            "padding keys are masked and positions are counted from the newest event, so that the amount of "
-            "padding changes nothing",
             "windows cover the whole training part of a user; the authors train on the last window only",
             "users are shuffled each epoch; the authors draw them with replacement",
             "Adam with its default betas (0.9, 0.999) instead of (0.9, 0.98), as for all models here",
