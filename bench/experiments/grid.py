@@ -74,6 +74,8 @@ def run_grid(
     ]
     if not quiet and found:
         print(f"{len(found)} of {len(cells)} cells found in {store.root}", file=sys.stderr)
+    if not quiet and missing:
+        print(_duration(len(missing), jobs, plan.training.max_minutes), file=sys.stderr)
     for order in missing if fresh else []:
         store.checkpoint_path(order.cell.key).unlink(missing_ok=True)
     if missing and quiet:
@@ -84,6 +86,14 @@ def run_grid(
                 found[record.key] = record
                 display.finish(title(record.label, record.cell.seed), record)
     return [found[cell.key] for cell, _ in cells]
+
+
+def _duration(cells: int, jobs: int, max_minutes: float | None) -> str:
+    """Say how many cells are run and, where trainings have a limit, how long they take at most."""
+    text = f"{cells} cells to run, {min(jobs, cells)} at a time"
+    if max_minutes is None:
+        return f"{text}; training has no limit in time (--max-minutes)"
+    return f"{text}: at most {-(-cells // jobs) * max_minutes:g} minutes of training, then their tests"
 
 
 def make_cell(

@@ -309,3 +309,22 @@ def test_cells_side_by_side_leave_nothing_in_the_temporary_folder(tmp_path, monk
     monkeypatch.setattr(multiprocessing.util, "get_temp_dir", lambda: made.append(1))
     cells(tmp_path / "results", "popularity,random", jobs=2)
     assert not made and not list(folder.glob("pymp-*"))
+
+
+@pytest.mark.parametrize(
+    ("cells_", "jobs", "minutes", "text"),
+    [
+        (13, 2, 2.0, "13 cells to run, 2 at a time: at most 14 minutes of training, then their tests"),
+        (1, 4, 0.5, "1 cells to run, 1 at a time: at most 0.5 minutes of training, then their tests"),
+        (3, 1, None, "3 cells to run, 1 at a time; training has no limit in time (--max-minutes)"),
+    ],
+)
+def test_a_line_before_the_start_says_how_long_it_takes_at_most(cells_, jobs, minutes, text):
+    assert grid._duration(cells_, jobs, minutes) == text
+
+
+def test_the_line_stands_on_stderr_and_only_where_something_is_run(tmp_path, capsys):
+    cells(tmp_path, "popularity", quiet=False)
+    assert "1 cells to run, 1 at a time; training has no limit" in capsys.readouterr().err
+    cells(tmp_path, "popularity", quiet=False)
+    assert "to run" not in capsys.readouterr().err
