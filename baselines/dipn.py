@@ -31,7 +31,7 @@ GAPS = 17
 BETWEEN = 8
 """Buckets of the number of other events in between, the last one open."""
 WHOLE_CATALOG = 100_000
-"""Most items for which the softmax is exact unless told otherwise."""
+"""Most items for which the softmax is exact by default."""
 
 CARD = Card(
     name="dipn",

@@ -31,7 +31,7 @@ BUCKETS = 32
 """Relative offsets: 16 for keys at or before the query, 16 for keys after it."""
 SHARED_EXPERTS = 3
 WHOLE_CATALOG = 100_000
-"""Most items for which the softmax is exact unless told otherwise."""
+"""Most items for which the softmax is exact by default."""
 
 CARD = Card(
     name="mb_str",

@@ -78,7 +78,7 @@ MaxMinutes = Annotated[float | None, typer.Option(help="Minutes after which a tr
 Device = Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, mps.")]
 Jobs = Annotated[
     int | None,
-    typer.Option(min=1, help="Cells side by side, each in a process; default: one a core, at most 4."),
+    typer.Option(min=1, help="Cells side by side, each in a process; default: one per core, at most 4."),
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Run finished cells again.")]
 
@@ -92,7 +92,7 @@ class _Speed(ProgressColumn):
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Give a function that is told what is done, how much, of how much; it draws a bar a stage on stderr.
+    """Give a progress callback (stage, done, total); it draws one bar per stage on stderr.
 
     Where stderr is no terminal it prints a line now and then.
     """
@@ -101,15 +101,15 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
     columns = (name, BarColumn(), count, _Speed(), TimeRemainingColumn())
     bars = Progress(*columns, console=screen, disable=not screen.is_terminal)
     stages: dict[str, TaskID] = {}
-    told = time.monotonic()
+    last_line = time.monotonic()
 
     def watch(stage: str, done: int, of: int) -> None:
-        nonlocal told
+        nonlocal last_line
         if stage not in stages:
             stages[stage] = bars.add_task(stage, total=of)
         bars.update(stages[stage], completed=done, total=of)
-        if not screen.is_terminal and time.monotonic() - told > QUIET:
-            told = time.monotonic()
+        if not screen.is_terminal and time.monotonic() - last_line > QUIET:
+            last_line = time.monotonic()
             screen.print(f"{stage}: {done:,} of {of:,}")
 
     with bars:

@@ -138,13 +138,13 @@ def read(raw: Path | None, options: Options) -> RawData:
     if content is not None:
         whole["item"] = whole["item"] and _whole(content["item"])
         content = content.with_columns(_id("item", whole["item"]))
-    told = f"; {left_out} malformed rows of {items.path.name} left out" if items and left_out else ""
+    left_out_note = f"; {left_out} malformed rows of {items.path.name} left out" if items and left_out else ""
     if seen.highest is not None:
         require_favor(seen.highest, options.favor_rating, inter.path)
     return RawData(
         events=replace(log, select=lambda typed: _events(typed, whole, names, options)),
         behaviors=tuple(dict.fromkeys(names.values())) if names else BEHAVIORS,
-        mapping=_mapping(names, options) + told,
+        mapping=_mapping(names, options) + left_out_note,
         items=content,
         attributes=options.attributes if content is not None else (),
     )

@@ -122,7 +122,7 @@ def prepare_named(
         overrides: option -> value, text or typed, of the reader's `Options`, `PrepareOptions` or
             `EncoderOptions`. A name that several of them have is set in all.
         on_bad_row: `error` or `skip`, of readers that can skip malformed rows; no part of the name.
-        watch: is told how far the work is: what, done, of how much.
+        watch: progress callback (stage, done, total).
 
     Raises:
         UserError: no such reader or option, files are missing, or the data are faulty.
@@ -184,7 +184,7 @@ def simulate(reader: str, out: Path, scale: float, seed: int, watch: Callable[[s
         out: new or empty folder.
         scale: 1 is the size that the paper keeps.
         seed: of everything.
-        watch: is told how far the work is.
+        watch: progress callback (stage, done, total).
 
     Raises:
         UserError: no simulator of this name, a scale out of range, or the folder cannot be written.

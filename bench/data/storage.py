@@ -84,10 +84,10 @@ def write_items(items: pl.DataFrame, content: ItemContent, folder: Path) -> None
 
 def finish(folder: Path, name: str, behaviors: Sequence[str], metadata: Mapping[str, Any]) -> None:
     """Write `dataset.json`, with the fingerprint of what lies in the folder; this completes it."""
-    told = {**metadata, "format": FORMAT, "name": name, "behaviors": list(behaviors)}
-    told["fingerprint"] = fingerprint(folder, behaviors)
+    complete = {**metadata, "format": FORMAT, "name": name, "behaviors": list(behaviors)}
+    complete["fingerprint"] = fingerprint(folder, behaviors)
     with replacing(folder / METADATA) as partial:
-        partial.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(complete, indent=1) + "\n", encoding="utf-8")
 
 
 def save(dataset: Dataset, folder: Path) -> Dataset:

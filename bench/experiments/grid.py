@@ -197,7 +197,7 @@ def run_order(order: Order, send: Callable[[Note], None]) -> Record:
 
 
 def default_jobs(device: str) -> int:
-    """Return how many cells go side by side unless told: on a CPU one a core up to four, else one.
+    """Return how many cells go side by side by default: on a CPU one per core up to four, else one.
 
     Small models gain little from a second thread, so a core of its own finishes more cells in the same time.
     """

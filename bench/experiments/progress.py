@@ -1,4 +1,4 @@
-"""What a person sees while cells run: a bar a running cell, one over all of them. Goes to stderr alone.
+"""What a person sees while cells run: one bar per running cell and one over all of them. On stderr alone.
 
 A cell may run in a process of its own, so its `Teller` sends plain `Note`s and the one `Display` draws them.
 """
@@ -37,7 +37,7 @@ class Teller:
     def __init__(self, cell: str, send: Callable[[Note], None]) -> None:
         self.cell, self.send = cell, send
         self.metric = ""
-        self.told = 0.0
+        self.last_note = 0.0
 
     def epoch(self, stage: str, number: int, of: int, batches: int) -> None:
         """See `Watcher`."""
@@ -48,9 +48,9 @@ class Teller:
         """See `Watcher`."""
         self.samples, self.done = self.samples + samples, self.done + 1
         now = time.monotonic()
-        if now - self.told < PAUSE:
+        if now - self.last_note < PAUSE:
             return
-        self.told = now
+        self.last_note = now
         seconds = max(now - self.started, 1e-9)
         left = seconds / self.done * (self.batches - self.done)
         # what matters most stands first: a narrow screen cuts the end

@@ -55,7 +55,7 @@ def run_cell(
         task: data set, split and candidates.
         training: limits and device.
         store: where the record goes; its checkpoint is found here again after an interruption.
-        watcher: is told how training goes.
+        watcher: listens to the training.
     """
     try:
         record = _finished(cell, entry, task, *_run(cell, entry, task, training, store, watcher))

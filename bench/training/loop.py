@@ -164,7 +164,7 @@ def start_stage(model: Recommender, stage: Stage, events: TrainingEvents) -> Non
 
 @dataclass
 class Watch:
-    """What an epoch runs on, when it must end, and who is told."""
+    """What an epoch runs on, when it must end, and who listens."""
 
     device: torch.device
     deadline: float | None

@@ -77,7 +77,7 @@ def simulate(out: Path, scale: float, seed: int = 0, watch: Watch = _silent) -> 
         out: the folder; must not exist, or be empty.
         scale: 1 is the size that the paper keeps; 0.005 or more, since below it users know all photos.
         seed: of everything.
-        watch: is told what is written, how much, of how much.
+        watch: progress callback (stage, done, total).
 
     Raises:
         UserError: the scale is too small, the folder holds files, or it cannot be written.
@@ -98,8 +98,8 @@ def _write(folder: Path, scale: float, seed: int, watch: Watch) -> None:
     """Write all files, each with a random stream of its own."""
     size = sizes(scale)
     _check_room(folder, size)
-    told = {"data_set": "kuaishou", "scale": scale, "seed": seed}
-    (folder / UNFINISHED).write_text(json.dumps(told) + "\n", encoding="utf-8")
+    marker = {"data_set": "kuaishou", "scale": scale, "seed": seed}
+    (folder / UNFINISHED).write_text(json.dumps(marker) + "\n", encoding="utf-8")
     streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(6)]
     watch("clicks drawn", 0, size.pairs)
     planned = plan(size, streams[0])

@@ -28,7 +28,7 @@ def write_products(
         catalog: C items and their leaves.
         item_ids: (C,) published id of each item.
         seed: of everything here.
-        watch: is told what is written, how much, of how much.
+        watch: progress callback (stage, done, total).
     """
     listed = np.argsort(item_ids)[np.random.default_rng(seed).random(len(item_ids)) >= UNLISTED]
     starts = range(0, len(listed), CHUNK)

@@ -106,7 +106,7 @@ def simulate(out: Path, scale: float, seed: int = 0, watch: Watch = _silent) -> 
         out: the folder; must not exist, or be empty.
         scale: 1 is the size that the paper keeps; 0.001 or more.
         seed: of everything.
-        watch: is told what is written, how much, of how much.
+        watch: progress callback (stage, done, total).
 
     Raises:
         UserError: the scale is too small, the folder holds files, or it cannot be written.
@@ -125,8 +125,8 @@ def simulate(out: Path, scale: float, seed: int = 0, watch: Watch = _silent) -> 
 
 def _write(folder: Path, scale: float, seed: int, watch: Watch) -> None:
     """Write all files; items, ids, log and products have random streams of their own."""
-    told = {"data_set": "rec_tmall", "scale": scale, "seed": seed}
-    (folder / UNFINISHED).write_text(json.dumps(told) + "\n", encoding="utf-8")
+    marker = {"data_set": "rec_tmall", "scale": scale, "seed": seed}
+    (folder / UNFINISHED).write_text(json.dumps(marker) + "\n", encoding="utf-8")
     planted, numbers, log, table = np.random.SeedSequence(seed).spawn(4)
     catalog = plant_catalog(scale, np.random.default_rng(planted))
     kept, rng = round(USERS * scale), np.random.default_rng(numbers)
@@ -193,7 +193,7 @@ def write_log(path: Path, rows: int, users: int, items: int, seed: int = 0, watc
         users: a log-normal law spreads the rows over them.
         items: from which rows are drawn by a power law.
         seed: of everything.
-        watch: is told how many rows are written, of how many.
+        watch: progress callback (stage, done, total).
     """
     rng = np.random.default_rng(seed)
     item_ids, user_ids = _distinct(items, ITEM_IDS, rng), _distinct(users, USER_IDS, rng)

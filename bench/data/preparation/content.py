@@ -145,7 +145,7 @@ def write_content(
         options: encoders of the other modalities.
         folder: gets `feature_<modality>.npy`.
         cache: folder of encoded vectors found again.
-        watch: is told the stage of long steps, what is done of it and how much it is.
+        watch: progress callback (stage, done, total).
 
     Returns:
         The content, its vectors mapped from the folder; by modality: name, hash, dim, coverage (share) and
@@ -267,10 +267,10 @@ def _numbered(column: pl.Series) -> NDArray[np.int32]:
 
 def not_encoded(items: pl.DataFrame, content: ItemContent) -> dict[str, float]:
     """Return modality -> fraction of items that have a title or picture of which no vectors were made."""
-    told = lacking(items, content)
+    counts = lacking(items, content)
     return {
         name: (len(items) - count) / len(items)
-        for name, count in told.items()
+        for name, count in counts.items()
         if name not in content.features
     }
 

@@ -92,13 +92,13 @@ def encode_titles(titles: Sequence[str | None], options: EncoderOptions, cache: 
         titles: n texts, None where there is none.
         options: `text` chooses the encoder.
         cache: folder of CLIP vectors found again.
-        watch: is told how far it is.
+        watch: progress callback (stage, done, total).
 
     Returns:
         Vectors of unit length.
 
     Raises:
-        UserError: CLIP or its weights cannot be had.
+        UserError: CLIP or its weights are not installed.
     """
     texts = [(title or "").strip() for title in titles]
     if options.text == "tfidf-svd":
@@ -119,13 +119,13 @@ def encode_images(paths: Sequence[str | None], options: EncoderOptions, cache: P
         paths: n files, None where there is none.
         options: `image` chooses the encoder, `on_bad_row` says what becomes of broken pictures.
         cache: folder of vectors found again.
-        watch: is told how far it is.
+        watch: progress callback (stage, done, total).
 
     Returns:
         Vectors of unit length, with the broken pictures that were skipped.
 
     Raises:
-        UserError: the encoder or its weights cannot be had, a file is missing or cannot be decoded.
+        UserError: the encoder or its weights are not installed, a file is missing or cannot be decoded.
     """
     if options.image == "clip":
         encoder = _clip("image", options)

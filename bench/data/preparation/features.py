@@ -57,7 +57,7 @@ def write_feature(
         modality: named in errors and in the progress.
         source: of the vectors.
         ids: (N,) raw ids of the items, named in errors.
-        watch: is told how many items have their vector.
+        watch: progress callback (stage, done, total).
 
     Returns:
         (N + 1,) which items have one; None, and no file, where there is no vector at all.

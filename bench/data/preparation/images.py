@@ -70,7 +70,7 @@ def survey(paths: Sequence[str | None], on_bad_row: OnBadRow, watch: Watch) -> S
     Args:
         paths: n files, None or empty where there is none.
         on_bad_row: what to do with files that are missing or cannot be decoded: `error`, or `skip` them.
-        watch: is told how far it is.
+        watch: progress callback (stage, done, total).
 
     Raises:
         UserError: pictures are broken under `error`; the first five are named.

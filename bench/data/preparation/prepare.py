@@ -126,15 +126,15 @@ def prepare(
         options: filters.
         encoders: how titles and pictures become vectors.
         reader: `name` and `options` of the reader, recorded.
-        watch: is told how far the work is.
+        watch: progress callback (stage, done, total).
         asked: modalities that must not be missing: those whose encoder the user has named.
 
     Returns:
         The folder.
 
     Raises:
-        UserError: the data are faulty, nothing is left after filtering, an encoder cannot be had, the disk is
-            full, or the folder exists and is no prepared data set.
+        UserError: the data are faulty, nothing is left after filtering, an encoder is not installed, the disk
+            is full, or the folder exists and is no prepared data set.
     """
     check_raw(raw)
     with replaced(folder) as partial:

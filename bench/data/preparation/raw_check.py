@@ -19,8 +19,8 @@ def check_raw_files(raw: RawData, watch: Watch) -> tuple[Tally, list[str]]:
     """Read everything that a preparation would read.
 
     Args:
-        raw: what a reader returned, told to skip malformed rows where it can.
-        watch: is told how far the reading is.
+        raw: what a reader returned, set to skip malformed rows where it can.
+        watch: progress callback (stage, done, total).
 
     Returns:
         What was counted, and a line a fault: the first malformed rows, then whatever else is wrong. A line

@@ -22,7 +22,7 @@ from bench.data.schema import TOUCHED, EventStream, Part, Position
 from bench.errors import UserError
 
 Watch = Callable[[str, int, int], None]
-"""Is told what is done, how much of it, and of how much."""
+"""Progress callback: stage, amount done, total."""
 
 BUCKET_ROWS = 1_000_000  # events of a bucket, about; a single user is never cut
 STEP = 2048  # rows of a run that are read together, and of which the first helps to place the buckets' edges

@@ -56,7 +56,7 @@ def encode_by_content(
         encoder: its identity names the shelf.
         modality: part of the shelf's name.
         cache: folder of shelves.
-        watch: is told how many distinct contents are encoded.
+        watch: progress callback (stage, done, total).
     """
     place: dict[bytes, int] = {}
     distinct: list[str] = []

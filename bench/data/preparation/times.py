@@ -18,7 +18,7 @@ PER_SECOND = (1, 1, 1, 10**3, 10**6, 10**9)
 RARE = 0.01
 """Share of a year below which it may be a fault."""
 FAR = 5
-"""Years from the median beyond which a rare year is told of."""
+"""Years from the median beyond which a rare year is reported."""
 SHOWN = 6
 
 

@@ -55,9 +55,9 @@ def find_leaks(batches: Iterable[Batch], interactions: Interactions, split: Spli
             answer = part != "training" and field != "history"
             bad = rows if answer else rows[~known.hold(rows)]
             for row, later in zip(bad.tolist(), hidden.hold(bad).tolist(), strict=True):
-                user, item, behavior, *told = row
+                user, item, behavior, *times = row
                 why = f"{field}: {_reason(part, answer, later)}"
-                leaks.append(Leak(user, item, behavior, told[0] if told else None, why))
+                leaks.append(Leak(user, item, behavior, times[0] if times else None, why))
     return leaks
 
 

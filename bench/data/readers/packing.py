@@ -1,4 +1,4 @@
-"""Files of text, plain or gzip-compressed: what they are is told by their first bytes, not by their name."""
+"""Files of text, plain or gzip-compressed: their first bytes say which, not their name."""
 
 import gzip
 import zlib

@@ -18,7 +18,7 @@ class Kind:
     arrays: str
     """Field of a record that holds what it measures, and name of its file."""
     metrics: tuple[str, ...]
-    """Metrics of its table unless told otherwise."""
+    """Metrics of its table by default."""
     tested: str
     """Metric that says who is best."""
     test: str
