@@ -7,6 +7,7 @@ the guess was too far off, or too much is close (a constant scorer), the tiles a
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -44,7 +45,12 @@ class Catalog:
     size: int
     device: torch.device
 
-    @property
+    @cached_property
+    def ids(self) -> Tensor:
+        """(N,) int64, 1..N."""
+        return torch.arange(1, self.model.info.num_items + 1, device=self.device)
+
+    @cached_property
     def starts(self) -> range:
         """First item of each tile."""
         return range(1, self.model.info.num_items + 1, max(1, TILE_BYTES // (4 * self.size)))
@@ -52,7 +58,7 @@ class Catalog:
     def tile(self, start: int) -> Tensor:
         """Return (B, width) float32 scores of the tile that begins with an item."""
         stop = min(start + self.starts.step, self.model.info.num_items + 1)
-        tile = torch.arange(start, stop, device=self.device)
+        tile = self.ids[start - 1 : stop - 1]
         scores = self.model.score_encoded(self.encoded, tile, self.items)
         return checked(self.model, scores, self.size, len(tile)).float()
 
@@ -94,10 +100,8 @@ def count_above(catalog: Catalog, target: Tensor, touched: Tensor) -> tuple[Tens
     """
     size, starts, counter = len(target), catalog.starts, Counter()
     guess = catalog.alone(target)
-    level = torch.empty_like(guess)  # the target's score in its tile
-    higher, finite = torch.zeros_like(target), torch.isfinite(guess)
-    everyone = torch.arange(size, device=target.device)
-    targets, known_cells = _by_tile(everyone, target, starts), _by_tile(touched[:, 0], touched[:, 1], starts)
+    higher, totals = torch.zeros_like(target), guess.clone()
+    known_cells = _by_tile(touched[:, 0], touched[:, 1], starts)
     known_row, known_item = (torch.cat(part) for part in zip(*known_cells, strict=True))
     known_score, done = torch.empty(len(known_row), device=target.device), 0
     close, overflow = Close(), False
@@ -106,22 +110,23 @@ def count_above(catalog: Catalog, target: Tensor, touched: Tensor) -> tuple[Tens
         if number == 0:
             margin = CLOSE * torch.maximum(guess.abs(), scores.abs().amax(1))
             low, high = (guess - margin)[:, None], (guess + margin)[:, None]
-        row, item = targets[number]
-        level[row] = scores[row, item - start]
         row, item = known_cells[number]
         known_score[done : done + len(row)] = scores[row, item - start]
         done += len(row)
         above, not_below, sums = counter(scores, high, low)
-        finite &= _finite_rows(scores, sums)
-        near = not_below - above
+        totals += sums
         higher += above
+        near = not_below - above
         (rows,) = torch.nonzero(near, as_tuple=True)
-        overflow = overflow or len(close.rows) + int(near.sum()) > MOST_CLOSE
+        overflow = overflow or (len(rows) > 0 and len(close.rows) + int(near[rows].sum()) > MOST_CLOSE)
         if len(rows) and not overflow:
             part = scores[rows]
             row, column = torch.nonzero((part >= low[rows]) & (part <= high[rows]), as_tuple=True)
             close.add(rows[row], column + start, part[row, column])
         del scores
+    everyone = torch.arange(size, device=target.device)
+    level = known_score[torch.searchsorted(_key(known_row, known_item), _key(everyone, target))]
+    finite = _finite(catalog, totals)
     sure = ((level - guess).abs() <= margin) | ~finite
     if overflow or not bool(sure.all()):
         higher, tied = _second_pass(catalog, level[:, None], known_row, known_score)
@@ -214,10 +219,15 @@ def _count(rows: Tensor, size: int) -> Tensor:
     return torch.bincount(rows, minlength=size)
 
 
-def _finite_rows(scores: Tensor, sums: Tensor) -> Tensor:
-    """Return (B,) whether all scores of a row are finite; a finite sum proves it."""
-    finite = torch.isfinite(sums)
-    return finite if bool(finite.all()) else torch.isfinite(scores).all(1)
+def _finite(catalog: Catalog, totals: Tensor) -> Tensor:
+    """Return (B,) whether all scores of a row are finite; a finite sum proves it, others are looked into."""
+    finite = torch.isfinite(totals)
+    if bool(finite.all()):
+        return finite
+    finite = torch.ones_like(finite)
+    for start in catalog.starts:
+        finite &= torch.isfinite(catalog.tile(start)).all(1)
+    return finite
 
 
 def checked(model: Recommender, scores: Any, users: int, candidates: int) -> Tensor:
