@@ -28,7 +28,7 @@ from bench.terminal import (
 )
 
 if TYPE_CHECKING:
-    from bench.experiments.store import Record
+    from bench.experiments.record import Record
     from bench.report.rows import Table
 
 app = typer.Typer(

@@ -10,7 +10,7 @@ from bench.errors import UserError, hint
 from bench.terminal import Results, TaskName, TaskOption, expanded
 
 if TYPE_CHECKING:
-    from bench.experiments.store import Record
+    from bench.experiments.record import Record
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Draw figures from the store."
@@ -37,9 +37,10 @@ def diagnostics(
     from bench.report import figures
 
     record = _find(results, run)
-    if fault := record.extra.get("diagnostics_error"):
+    files = figures.diagnostics(record, out or results / "figures")
+    if fault := record.outcome.extra.get("diagnostics_error"):
         print(f"{record.label}: its diagnostics failed: {fault}", file=sys.stderr)
-    _written(figures.diagnostics(record, out or results / "figures"))
+    _written(files)
 
 
 @app.command()
@@ -70,8 +71,7 @@ def ablation(
     records = [
         record
         for record in Store(results).records(task.value, dataset=dataset)
-        if record.cell.model in names
-        and (protocol is None or record.cell.protocol.candidates == protocol)
+        if record.cell.model in names and (protocol is None or record.cell.protocol.candidates == protocol)
     ]
     kept, missing = fitting(comparable(records), entries)
     if missing:

@@ -41,8 +41,6 @@ class TaskName(StrEnum):
     ctr = "ctr"
 
 
-
-
 def expanded(path: Path | None) -> Path | None:
     """Return a path with `~` replaced: the shell leaves it in a variable and behind `--results=`."""
     return None if path is None else path.expanduser()

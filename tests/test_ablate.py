@@ -137,7 +137,7 @@ def test_a_training_is_found_by_a_prefix_of_its_key_or_of_its_folder(ran, tmp_pa
 
 def test_the_record_holds_what_the_model_shows_of_the_validation_users(ran):
     (record,) = Store(ran[0]).records(model="two-parts", seed=0)
-    shown = record.extra["diagnostics"]
+    shown = record.outcome.extra["diagnostics"]
     # of 12 events, a favor each third, 8 stand before the last favor but one: six clicks, two favors
     assert shown["gates"]["values"] == [[0.75, 0.25], [0.25, 0.75]]
     assert shown["length"]["values"] == [[None], [8.0]]
@@ -167,7 +167,8 @@ def test_a_fault_in_the_diagnostics_costs_the_figure_and_not_the_cell(ran, tmp_p
                 "--epochs", "1", "--results", str(tmp_path / "results"))  # fmt: skip
     (record,) = Store(tmp_path / "results").records()
     assert done.exit_code == 0 and record.status == "done"
-    assert "AttributeError" in record.extra["diagnostics_error"] and "diagnostics" not in record.extra
+    extra = record.outcome.extra
+    assert "AttributeError" in extra["diagnostics_error"] and "diagnostics" not in extra
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_a_data_set_that_is_prepared_again_is_opened_again(tmp_path, monkeypatch
     first = quick("popularity", tmp_path)
     library.prepare_named("synthetic", raw=None, name="tiny", overrides={"users": 130, "items": 220})
     second = quick("popularity", tmp_path)
-    assert (first.facts["users"], second.facts["users"]) == (120, 130)
+    assert (first.facts.users, second.facts.users) == (120, 130)
 
 
 def test_a_plan_says_all_that_is_run():

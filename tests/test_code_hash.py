@@ -77,7 +77,7 @@ def test_scores_of_one_file_share_their_hash_and_differ_by_the_options_of_their_
     assert found["sasrec"] == found["sasrec-ce"]
 
 
-MODEL = '''
+MODEL = """
 from bench.interface import Card, Recommender
 import knobs
 CARD = Card(name="turned", label="T", model="Turned", family="sequential", paper="-", year=1, inputs="-")
@@ -88,7 +88,7 @@ class Turned(Recommender):
     def score(self, batch, candidates):
         from deep.inner import scale
         return candidates * scale(knobs.FACTOR)
-'''
+"""
 
 
 def by_path(folder: Path, factor: int = 1) -> registry.Entry:

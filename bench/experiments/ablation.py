@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.errors import UserError, hint
-from bench.experiments.store import Cell, Record
+from bench.experiments.record import Cell, Record
 from bench.registry import Entry, entries, select, variants
 
 

@@ -3,7 +3,8 @@
 from typing import Literal
 
 from bench.errors import UserError, hint
-from bench.experiments.store import Record, Store
+from bench.experiments.record import Record
+from bench.experiments.store import Store
 from bench.registry import entries, places
 
 
@@ -47,6 +48,4 @@ def named(records: list[Record], spec: str) -> list[Record]:
 def in_order(records: list[Record]) -> list[Record]:
     """Sort records as the registry sorts models; those that it does not know come last."""
     place = places()
-    return sorted(
-        records, key=lambda r: (place.get(r.cell.model, len(place)), r.cell.model, r.cell.seed)
-    )
+    return sorted(records, key=lambda r: (place.get(r.cell.model, len(place)), r.cell.model, r.cell.seed))

@@ -23,7 +23,8 @@ from bench.data.storage import METADATA, load
 from bench.errors import UserError
 from bench.experiments.plan import Plan
 from bench.experiments.progress import PAUSE, Display, Note, Teller
-from bench.experiments.store import Cell, Record, Store
+from bench.experiments.record import Cell, Record
+from bench.experiments.store import Store
 from bench.files import require_writable
 from bench.registry import Entry
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
-from bench.experiments.store import NOT_VALIDATED, Record
+from bench.experiments.record import NOT_VALIDATED, Failure, Outcome, Record
 
 PAUSE = 0.3  # seconds between two notes of a cell
 QUIET = 20.0  # seconds between two lines of a cell where stderr is no terminal
@@ -122,21 +122,20 @@ class Display:
         self.bars.update(
             self.total, completed=self.finished, text=f"{self.finished}/{self.cells}, {left:.0f} s left"
         )
-        self.console.print(
-            f"[{self.finished}/{self.cells}] {cell}: {outcome(record)}", soft_wrap=True, markup=False
-        )
+        line = f"[{self.finished}/{self.cells}] {cell}: {result_line(record.result)}"
+        self.console.print(line, soft_wrap=True, markup=False)
 
 
-def outcome(record: Record) -> str:
-    """Return one line: what a finished cell gave, or why it failed."""
-    if record.status == "failed":
-        return f"failed: {record.reason}"
-    if not record.epochs:
-        return f"nothing to train, {record.score_users_per_second:,.0f} users/s scored"
-    values = [entry["NDCG@10"] for entry in record.curves if entry["NDCG@10"] is not None]
+def result_line(result: Outcome | Failure) -> str:
+    """Return one line: what a cell gave, or why it failed."""
+    if isinstance(result, Failure):
+        return f"failed: {result.reason}"
+    scored = f"{result.score_users_per_second:,.0f} users/s scored"
+    if not result.epochs:
+        return f"nothing to train, {scored}"
+    values = [entry["NDCG@10"] for entry in result.curves if entry["NDCG@10"] is not None]
     best = f"validation NDCG@10 {max(values):.4f}" if values else NOT_VALIDATED
     return (
-        f"{best}, {record.epochs} epochs, {record.train_seconds:.0f} s, "
-        f"{record.samples_per_second:,.0f} samples/s, {record.targets_per_second:,.0f} targets/s, "
-        f"{record.score_users_per_second:,.0f} users/s scored"
+        f"{best}, {result.epochs} epochs, {result.train_seconds:.0f} s, "
+        f"{result.samples_per_second:,.0f} samples/s, {result.targets_per_second:,.0f} targets/s, {scored}"
     )

@@ -6,7 +6,6 @@ import subprocess
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from bench.data.protocol.task import Task
 from bench.errors import UserError
 from bench.evaluation.kinds import KINDS
 from bench.experiments.diagnostics import diagnose
-from bench.experiments.store import NOT_VALIDATED, Cell, Record, Store
+from bench.experiments.record import NOT_VALIDATED, Cell, DataFacts, Environment, Failure, Outcome, Record
+from bench.experiments.store import Store
 from bench.interface import Recommender
 from bench.registry import Entry
 from bench.training.checkpoint import Checkpoint
@@ -28,20 +28,6 @@ from bench.training.data import HeldPart, TrainingData, held_part, training_data
 from bench.training.device import name_of, peak_memory_mb, pick, reset_peak_memory
 from bench.training.loop import Fit, FitOptions, fit
 from bench.training.watcher import Watcher
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What training and testing a model gave."""
-
-    model: Recommender
-    fit: Fit
-    arrays: dict[str, NDArray[Any]]
-    """`Record.ranks` or `Record.pairs`, as the task wants."""
-    score_users_per_second: float
-    peak_memory_mb: float
-    shown: dict[str, Any]
-    """What the model shows of its inside; see `diagnose`."""
 
 
 def run_cell(
@@ -58,11 +44,12 @@ def run_cell(
         watcher: listens to the training.
     """
     try:
-        record = _finished(cell, entry, task, *_run(cell, entry, task, training, store, watcher))
+        outcome, device = _run(cell, entry, task, training, store, watcher)
+        record = _record(cell, entry, task, outcome, device)
         store.write(record)
         store.checkpoint_path(cell.key).unlink(missing_ok=True)
     except Exception as error:  # a user's model may raise anything, and the other cells must go on
-        record = _failed(cell, entry, task, error)
+        record = _record(cell, entry, task, _failure(error), torch.device("cpu"))
         if store.find(cell.key) is None:  # a finished record outlives a second run that fails
             store.write(record)
     return record
@@ -84,20 +71,48 @@ def _run(
     model = kind(config, data.info).to(device)
     options = FitOptions(cell.seed, cell.epochs, cell.max_minutes, training.evaluation_batch)
     result = fit(model, data, device, options, watcher, checkpoint)
-    return _test(model, result, data, task, device, training.evaluation_batch), device
+    remark = _remark(cell, result, validation=len(task.split.validation))
+    return _outcome(model, result, remark, data, task, device, training.evaluation_batch), device
 
 
-def _test(
-    model: Recommender, result: Fit, data: TrainingData, task: Task, device: torch.device, batch_size: int
+def _outcome(
+    model: Recommender,
+    result: Fit,
+    remark: str,
+    data: TrainingData,
+    task: Task,
+    device: torch.device,
+    batch_size: int,
 ) -> Outcome:
     """Measure validation and test with the kept weights; the only place that reads the test part."""
-    found = _measured(model, data.validation, "validation", task.protocol, device, batch_size)
+    arrays = _measured(model, data.validation, "validation", task.protocol, device, batch_size)
     test = held_part(task, task.interactions, task.split.test, task.test)
     begun = time.perf_counter()
-    found |= _measured(model, test, "test", task.protocol, device, batch_size)
+    arrays |= _measured(model, test, "test", task.protocol, device, batch_size)
     speed = len(test.targets) / max(time.perf_counter() - begun, 1e-9)
-    memory, shown = peak_memory_mb(device), diagnose(model, data.validation, device, batch_size)
-    return Outcome(model, result, found, speed, memory, shown)
+    return Outcome(
+        arrays,
+        remark,
+        parameters=sum(p.numel() for p in model.parameters()),
+        train_seconds=result.seconds,
+        epochs=result.epochs,
+        best_epoch=result.best_epoch,
+        stopped=result.stopped,
+        samples_per_second=result.samples / result.step_seconds if result.step_seconds else 0.0,
+        targets_seen=result.targets,
+        targets_per_second=result.targets / result.step_seconds if result.step_seconds else 0.0,
+        score_users_per_second=speed,
+        peak_memory_mb=peak_memory_mb(device),
+        curves=result.curves,
+        extra={**model.extra_terms(), **diagnose(model, data.validation, device, batch_size)},
+    )
+
+
+def _remark(cell: Cell, result: Fit, validation: int) -> str:
+    remarks = [NOT_VALIDATED] if result.epochs and not validation else []
+    if result.stopped == "minutes" and cell.max_minutes:
+        remarks.append(f"stopped at {cell.max_minutes:g} min")
+    return "; ".join(remarks)
 
 
 def _measured(
@@ -110,105 +125,73 @@ def _measured(
 ) -> dict[str, NDArray[Any]]:
     """Return the ranks of a part, or its pairs and their scores, under the names that are stored."""
     where = f"{type(model).__name__}, after training"
-    found = KINDS[protocol.task].measure(model, part, protocol, device, batch_size, where)
-    return {f"{name}_{kind}": array for kind, array in found.items()}
+    arrays = KINDS[protocol.task].measure(model, part, protocol, device, batch_size, where)
+    return {f"{name}_{kind}": array for kind, array in arrays.items()}
 
 
-def _finished(cell: Cell, entry: Entry, task: Task, outcome: Outcome, device: torch.device) -> Record:
-    result = outcome.fit
-    remarks = [NOT_VALIDATED] if result.epochs and not len(task.split.validation) else []
-    if result.stopped == "minutes" and cell.max_minutes:
-        remarks.append(f"stopped at {cell.max_minutes:g} min")
-    record = Record(
-        key=cell.key,
-        cell=cell,
-        status="done",
-        reason="; ".join(remarks),
-        label=entry.card.label,
-        family=entry.card.family,
-        reconstruction=entry.card.reconstruction,
-        parameters=sum(p.numel() for p in outcome.model.parameters()),
-        train_seconds=result.seconds,
-        epochs=result.epochs,
-        best_epoch=result.best_epoch,
-        stopped=result.stopped,
-        samples_per_second=result.samples / result.step_seconds if result.step_seconds else 0.0,
-        targets_seen=result.targets,
-        targets_per_second=result.targets / result.step_seconds if result.step_seconds else 0.0,
-        score_users_per_second=outcome.score_users_per_second,
-        peak_memory_mb=outcome.peak_memory_mb,
-        curves=result.curves,
-        extra={**outcome.model.extra_terms(), **outcome.shown},
-        environment=environment(device),
-        dataset=dataset_facts(task),
-    )
-    setattr(record, KINDS[record.task].arrays, outcome.arrays)
-    return record
+def _failure(error: Exception) -> Failure:
+    if isinstance(error, UserError):
+        return Failure(_one_line(f"{error}"))
+    return Failure(_one_line(f"{type(error).__name__}: {error}"), traceback.format_exc())
 
 
-def _failed(cell: Cell, entry: Entry, task: Task, error: Exception) -> Record:
-    reason = f"{error}" if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:500]
+
+
+def _record(cell: Cell, entry: Entry, task: Task, result: Outcome | Failure, device: torch.device) -> Record:
+    card = entry.card
     return Record(
-        key=cell.key,
-        cell=cell,
-        status="failed",
-        reason=" ".join(reason.split())[:500],
-        label=entry.card.label,
-        family=entry.card.family,
-        reconstruction=entry.card.reconstruction,
-        environment=environment(torch.device("cpu")),
-        dataset=dataset_facts(task),
-        extra={} if isinstance(error, UserError) else {"traceback": traceback.format_exc()},
+        cell, card.label, card.family, card.reconstruction, result, environment(device), data_facts(task)
     )
 
 
-def dataset_facts(task: Task) -> dict[str, Any]:
-    """Return what stands under a table: sizes, mapping, encoders, coverage, share of targets in the
-    history.
-    """
-    dataset, events = task.dataset, task.interactions
-    shown = target_in_history(
-        events,
-        task.split.test,
-        max_history=50,
-        target_behavior=dataset.target_behavior,
-        drop_target_click=task.protocol.drop_target_click,
+def data_facts(task: Task) -> DataFacts:
+    """Return what stands under a table about the data of a task."""
+    dataset, events, metadata = task.dataset, task.interactions, task.dataset.metadata
+    return DataFacts(
+        name=dataset.name,
+        behaviors=tuple(dataset.behaviors),
+        mapping=metadata.get("mapping", ""),
+        encoders=metadata.get("encoders", {}),
+        coverage=dataset.content.coverage(),
+        simulated=bool(metadata.get("simulated", False)),
+        target_in_history=target_in_history(
+            events,
+            task.split.test,
+            max_history=50,
+            target_behavior=dataset.target_behavior,
+            drop_target_click=task.protocol.drop_target_click,
+        ),
+        users=events.num_users,
+        items=dataset.num_items,
+        interactions=len(dataset.interactions),
+        validation_users=len(task.split.validation),
+        test_users=len(task.split.test),
     )
-    metadata = dataset.metadata
-    return {
-        "name": dataset.name,
-        "behaviors": list(dataset.behaviors),
-        "mapping": metadata.get("mapping", ""),
-        "encoders": metadata.get("encoders", {}),
-        "coverage": dataset.content.coverage(),
-        "simulated": bool(metadata.get("simulated", False)),
-        "target_in_history": shown,
-        "users": events.num_users,
-        "items": dataset.num_items,
-        "interactions": len(dataset.interactions),
-        "validation_users": len(task.split.validation),
-        "test_users": len(task.split.test),
-    }
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Return what a reader needs to judge a timing or repeat a run."""
+def environment(device: torch.device) -> Environment:
+    """Return what this process runs in."""
+    return Environment(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        device=name_of(device),
+        threads=torch.get_num_threads(),
+        cores=os.cpu_count(),
+        torch=_installed("torch"),
+        numpy=_installed("numpy"),
+        polars=_installed("polars"),
+        m3bench=_installed("m3bench"),
+        git=git_state(Path(__file__).parent),
+    )
 
-    def installed(name: str) -> str:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return "not installed"
 
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": name_of(device),
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        **{name: installed(name) for name in ("torch", "numpy", "polars", "m3bench")},
-        "git": git_state(Path(__file__).parent),
-    }
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def git_state(folder: Path) -> Mapping[str, Any]:

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from bench.experiments.store import Record
+from bench.experiments.record import Record
 from bench.report.notes import notes as table_notes
-from bench.report.rows import Row, Table, build
+from bench.report.rows import Row, Table, arrays_by_model, build
 from bench.report.tables import latex_text, protocol_name, to_json, write_files
 
 
@@ -58,12 +58,7 @@ def compare(records: Sequence[Record], metrics: Sequence[str] | None = None) -> 
         for row in rest
         if full.metrics and row.metrics
     }
-    done: dict[str, list[Record]] = {}
-    for record in records:
-        if record.status == "done":
-            done.setdefault(record.cell.model, []).append(record)
-    arrays = {name: [record.arrays for record in group] for name, group in done.items()}
-    p = table.kind.compare(arrays, full.model)[1] if differences else {}
+    p = table.kind.compare(arrays_by_model(records), full.model)[1] if differences else {}
     return Ablation(table, full.model, differences, p)
 
 

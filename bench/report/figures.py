@@ -16,7 +16,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from bench.errors import UserError
-from bench.experiments.store import Record
+from bench.experiments.record import Failure, Outcome, Record
 from bench.files import replacing
 from bench.report.ablation import Ablation
 from bench.report.panels import COLORS, GREY, STYLE, bars, groups, heatmap, lines, log_scale
@@ -98,12 +98,14 @@ def diagnostics(record: Record, folder: Path) -> list[Path]:
         folder: where `diagnostics_<model>-seed<seed>-<key>.{png,pdf}` goes.
 
     Raises:
-        UserError: nothing was trained and the model shows nothing.
+        UserError: it failed, or nothing was trained and the model shows nothing.
     """
-    panels = _panels(record)
     cell = record.cell
+    which = f"{cell.model} seed {cell.seed}"
+    if isinstance(record.result, Failure):
+        raise UserError(f"{which}: it failed ({record.reason}); there is nothing to draw")
+    panels = _panels(record.result)
     if not panels:
-        which = f"{cell.model} seed {cell.seed}"
         raise UserError(f"{which}: nothing was trained and the model shows nothing of its inside")
     with matplotlib.rc_context(STYLE):
         height = -(-len(panels) // 2)
@@ -116,24 +118,24 @@ def diagnostics(record: Record, folder: Path) -> list[Path]:
             title = fill(panel.get_title(loc="left"), 56)
             panel.set_title("")
             part.suptitle(title, x=0.02, ha="left", fontsize=STYLE["axes.titlesize"])  # as wide as the part
-        where = _ground(cell.dataset, bool(record.dataset.get("simulated")))
+        where = _ground(cell.dataset, record.dataset.simulated)
         figure.suptitle(f"{record.label}, seed {cell.seed}, {where}", fontsize=9, x=0.01, ha="left")
         return save(figure, folder, f"diagnostics_{cell.model}-seed{cell.seed}-{record.key[:12]}")
 
 
-def _panels(record: Record) -> list[Callable[[Axes], None]]:
-    found: list[Callable[[Axes], None]] = []
-    if record.curves:
-        found += [lambda panel: _losses(panel, record), lambda panel: _validation(panel, record)]
-    shown = record.extra.get("diagnostics", {})
-    names = sorted(shown, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
-    return found + [lambda panel, one=shown[name]: _diagnostic(panel, one) for name in names]
+def _panels(outcome: Outcome) -> list[Callable[[Axes], None]]:
+    panels: list[Callable[[Axes], None]] = []
+    if outcome.curves:
+        panels += [lambda panel: _losses(panel, outcome), lambda panel: _validation(panel, outcome)]
+    diagnostics = outcome.extra.get("diagnostics", {})
+    names = sorted(diagnostics, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+    return panels + [lambda panel, one=diagnostics[name]: _diagnostic(panel, one) for name in names]
 
 
-def _losses(panel: Axes, record: Record) -> None:
-    names = dict.fromkeys(name for entry in record.curves for name in entry)
+def _losses(panel: Axes, outcome: Outcome) -> None:
+    names = dict.fromkeys(name for entry in outcome.curves for name in entry)
     terms = {
-        name: np.array([entry.get(name, np.nan) for entry in record.curves], float)
+        name: np.array([entry.get(name, np.nan) for entry in outcome.curves], float)
         for name in names
         if name not in (*CURVE_KEYS, VALIDATION)
     }
@@ -141,40 +143,40 @@ def _losses(panel: Axes, record: Record) -> None:
     known = np.concatenate([values[np.isfinite(values)] for values in terms.values()])
     if known.min() > 0 and known.max() > 8 * known.min():
         log_scale(panel, known.min(), known.max())
-    lines(panel, np.arange(1, len(record.curves) + 1), terms)
-    _epochs(panel, record)
+    lines(panel, np.arange(1, len(outcome.curves) + 1), terms)
+    _epochs(panel, outcome)
 
 
-def _validation(panel: Axes, record: Record) -> None:
-    values = np.array([entry[VALIDATION] for entry in record.curves], float)
+def _validation(panel: Axes, outcome: Outcome) -> None:
+    values = np.array([entry[VALIDATION] for entry in outcome.curves], float)
     epochs = np.arange(1, len(values) + 1)
     if np.isnan(values).all():
         panel.set_title(f"Validation {VALIDATION}: no validation event, the last epoch is kept")
         panel.set_ylim(0, 1)
-        _epochs(panel, record)
+        _epochs(panel, outcome)
         return
     panel.plot(epochs, values, color=COLORS[0], marker="o", markevery=-(-len(values) // 15))
-    last = record.curves[-1]["stage"]
-    best = sum(entry["stage"] != last for entry in record.curves) + record.best_epoch
+    last = outcome.curves[-1]["stage"]
+    best = sum(entry["stage"] != last for entry in outcome.curves) + outcome.best_epoch
     kept = ""
-    if record.best_epoch:
+    if outcome.best_epoch:
         panel.plot(best, values[best - 1], "o", color=COLORS[1], markersize=6, markerfacecolor="none")
         kept = f" (kept: epoch {best}, {values[best - 1]:.4f})"
     panel.set_title(f"Validation {VALIDATION}{kept}")
-    _epochs(panel, record)
+    _epochs(panel, outcome)
 
 
-def _epochs(panel: Axes, record: Record) -> None:
+def _epochs(panel: Axes, outcome: Outcome) -> None:
     """Label the epochs of all stages on one axis, with a line where a stage begins."""
     panel.set_xlabel("epoch")
-    panel.set_xlim(0.4, len(record.curves) + 0.6)
+    panel.set_xlim(0.4, len(outcome.curves) + 0.6)
     panel.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-    stages = [entry["stage"] for entry in record.curves]
-    begun = [place for place, stage in enumerate(stages) if place == 0 or stage != stages[place - 1]]
-    for place in begun if len(begun) > 1 else []:
-        if place:
-            panel.axvline(place + 0.5, color=GREY, linewidth=0.6, linestyle=":")
-        panel.text(place + 0.5, 1, f" {stages[place]}", transform=panel.get_xaxis_transform(), va="top",
+    stages = [entry["stage"] for entry in outcome.curves]
+    begun = [epoch for epoch, stage in enumerate(stages) if epoch == 0 or stage != stages[epoch - 1]]
+    for epoch in begun if len(begun) > 1 else []:
+        if epoch:
+            panel.axvline(epoch + 0.5, color=GREY, linewidth=0.6, linestyle=":")
+        panel.text(epoch + 0.5, 1, f" {stages[epoch]}", transform=panel.get_xaxis_transform(), va="top",
                    fontsize=7, color=GREY)  # fmt: skip
 
 

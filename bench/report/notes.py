@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.experiments.store import NOT_VALIDATED
+from bench.experiments.record import NOT_VALIDATED, DataFacts
 from bench.report.rows import Row, Table
 
 MODALITIES = ("image", "text")
@@ -19,9 +19,7 @@ def notes(table: Table) -> list[str]:
     """Return the lines under a table: what was measured on what, and what its marks mean."""
     facts = table.facts
     lines = [f"Data: {table.dataset}" + (" (SIMULATED, not real)" if table.simulated else "") + _sizes(facts)]
-    lines += [
-        f"Behaviors: {' -> '.join(facts.get('behaviors', []))}; mapping: {facts.get('mapping') or 'none'}"
-    ]
+    lines += [f"Behaviors: {' -> '.join(facts.behaviors)}; mapping: {facts.mapping or 'none'}"]
     lines += [_content(facts)]
     options = [f"{name} {value}" for name, value in table.protocol.items() if name not in SAID_ELSEWHERE]
     candidates = f"{table.protocol['candidates']}, hash {table.candidates_hash[:12]}"
@@ -30,23 +28,19 @@ def notes(table: Table) -> list[str]:
     if table.saturated:
         cannot = "the cut-off takes in all candidates of some users, who cannot miss"
         lines += [f"‡ {', '.join(table.saturated)}: {cannot}; compare by a smaller cut-off"]
-    if "target_in_history" in facts:
-        lines += [
-            f"Held-out items that stand in the history shown already: {facts['target_in_history']:.3f} of all"
-        ]
+    lines += [f"Held-out items that stand in the history shown already: {facts.target_in_history:.3f} of all"]
     seeds = sorted({seed for row in table.rows for seed in row.seeds})
     lines += [
         f"Seeds: {', '.join(map(str, seeds)) or 'none'}; mean ± sample deviation where there are several"
     ]
-    lines += _validation_notes(facts, table.rows)
+    lines += _validation_notes(facts.validation_users, table.rows)
     return lines + _row_notes(table.rows, table)
 
 
-def _validation_notes(facts: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
+def _validation_notes(number: int, rows: Sequence[Row]) -> list[str]:
     """Say where validation could not choose, or chose on few users."""
     lines = []
-    number = facts.get("validation_users")
-    if number is not None and 0 < number < FEW:
+    if 0 < number < FEW:
         lines.append(f"Warning: {number} validation users choose which epoch is kept: that choice is noisy")
     if blind := [row.label for row in rows if not row.validated]:
         lines.append(f"{NOT_VALIDATED.capitalize()}, last weights kept: {', '.join(blind)}")
@@ -89,24 +83,22 @@ def _row_notes(rows: Sequence[Row], table: Table) -> list[str]:
     return lines
 
 
-def _sizes(facts: Mapping[str, Any]) -> str:
-    names = {"users": "users", "items": "items", "interactions": "events"}
-    names |= {"validation_users": "validation users", "test_users": "test users"}
-    known = [f"{facts[name]:,} {words}" for name, words in names.items() if name in facts]
-    return ", " + ", ".join(known) if known else ""
+def _sizes(facts: DataFacts) -> str:
+    sizes = f", {facts.users:,} users, {facts.items:,} items, {facts.interactions:,} events"
+    return f"{sizes}, {facts.validation_users:,} validation users, {facts.test_users:,} test users"
 
 
-def _content(facts: Mapping[str, Any]) -> str:
+def _content(facts: DataFacts) -> str:
     """Say by what each modality was encoded and how many items have it."""
-    encoders, parts = facts.get("encoders", {}), []
-    for modality, share in facts.get("coverage", {}).items():
-        encoder = encoders.get(modality, "given features")
+    parts = []
+    for modality, share in facts.coverage.items():
+        encoder = facts.encoders.get(modality, "given features")
         if isinstance(encoder, Mapping):
             encoder = f"{encoder.get('name', 'given features')} {str(encoder.get('hash', ''))[:8]}".strip()
         parts.append(f"{modality}: {encoder}, present for {share:.3f} of the items")
     if not parts:
         return "Modalities: none beside the item id"
-    parts += [f"{modality}: none" for modality in MODALITIES if modality not in facts["coverage"]]
+    parts += [f"{modality}: none" for modality in MODALITIES if modality not in facts.coverage]
     return "Modalities: " + "; ".join(parts)
 
 

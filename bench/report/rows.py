@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.evaluation.kinds import KINDS, Kind
-from bench.experiments.store import NOT_VALIDATED, Cell, Record
+from bench.experiments.record import NOT_VALIDATED, Cell, DataFacts, Outcome, Record
 
 if TYPE_CHECKING:
     import pandas
@@ -82,8 +83,7 @@ class Table:
     rows: tuple[Row, ...]
     chance: Mapping[str, float]
     """Expected value of a scorer that knows nothing; empty where no cell is finished."""
-    facts: Mapping[str, Any]
-    """`Record.dataset`."""
+    facts: DataFacts
     measured: Mapping[str, float]
     """What the kind says of the arrays: `least_candidates`, `median_candidates`."""
     best: str | None
@@ -92,7 +92,7 @@ class Table:
     @property
     def simulated(self) -> bool:
         """True for generated data."""
-        return bool(self.facts.get("simulated", False))
+        return self.facts.simulated
 
     @property
     def task(self) -> str:
@@ -180,36 +180,46 @@ def build(records: Sequence[Record], metrics: Sequence[str] | None = None) -> Ta
         raise ValueError("records of different data, protocols or candidates do not belong in one table")
     names = list(dict.fromkeys(record.cell.model for record in records))
     groups = {name: [record for record in records if record.cell.model == name] for name in names}
-    done = {name: [r for r in group if r.status == "done"] for name, group in groups.items()}
     kind = KINDS[records[0].task]
-    arrays = {name: [record.arrays for record in group] for name, group in done.items() if group}
+    arrays = arrays_by_model(records)
     best, p_values = kind.compare(arrays, None) if arrays else (None, {})
-    shown = tuple(map(kind.spelled, metrics or kind.metrics))
-    rows = [_row(groups[name], done[name], shown, p_values.get(name)) for name in names]
-    first = next((group[0] for group in done.values() if group), records[0])
+    chosen = tuple(map(kind.spelled, metrics or kind.metrics))
+    rows = [_row(groups[name], chosen, p_values.get(name)) for name in names]
+    first = records[0]
+    sample = next((group[0] for group in arrays.values()), None)
     return Table(
         dataset=first.cell.dataset,
         protocol=first.cell.as_dict()["protocol"],
         fingerprint=first.cell.fingerprint,
         candidates_hash=first.cell.candidates_hash,
-        metrics=shown,
+        metrics=chosen,
         rows=tuple(
             sorted(rows, key=lambda row: ORDER.index(row.family) if row.family in ORDER else len(ORDER))
         ),
-        chance=kind.chance(first.arrays, shown) if first.status == "done" else {},
+        chance=kind.chance(sample, chosen) if sample else {},
         facts=first.dataset,
-        measured=kind.facts(first.arrays) if first.status == "done" else {},
+        measured=kind.facts(sample) if sample else {},
         best=best,
     )
 
 
-def _row(group: list[Record], done: list[Record], metrics: Sequence[str], p: float | None) -> Row:
-    cell, first = group[0].cell, group[0]
+def arrays_by_model(records: Iterable[Record]) -> dict[str, list[Mapping[str, NDArray[Any]]]]:
+    """Return model -> arrays of its finished seeds; a model without one is left out."""
+    arrays: dict[str, list[Mapping[str, NDArray[Any]]]] = {}
+    for record in records:
+        if isinstance(record.result, Outcome):
+            arrays.setdefault(record.cell.model, []).append(record.result.arrays)
+    return arrays
+
+
+def _row(group: list[Record], metrics: Sequence[str], p: float | None) -> Row:
+    first, cell = group[0], group[0].cell
+    done = [record for record in group if record.status == "done"]
     failed = [record for record in group if record.status == "failed"]
+    outcomes = [record.outcome for record in done]
     reasons = [f"seed {r.cell.seed}: {r.reason}" if len(group) > 1 else r.reason for r in failed]
-    reasons += list(dict.fromkeys(record.reason for record in done if record.reason))
-    kind = KINDS[first.task]
-    found = [kind.values(record.arrays, metrics) for record in done]
+    reasons += list(dict.fromkeys(outcome.remark for outcome in outcomes if outcome.remark))
+    values = [KINDS[first.task].values(outcome.arrays, metrics) for outcome in outcomes]
     return Row(
         model=cell.model,
         label=first.label,
@@ -220,16 +230,16 @@ def _row(group: list[Record], done: list[Record], metrics: Sequence[str], p: flo
         seeds=tuple(record.cell.seed for record in done),
         options=cell.options,
         limits=_limits(cell),
-        cut=any(record.stopped == "minutes" for record in done),
-        validated=not any(NOT_VALIDATED in record.reason for record in done),
-        metrics={name: _value([one[name] for one in found]) for name in metrics if done},
-        parameters=done[0].parameters if done else 0,
-        train_seconds=_mean(record.train_seconds for record in done),
-        epochs=round(_mean(record.epochs for record in done)),
-        targets_seen=round(_mean(record.targets_seen for record in done)),
-        targets_per_second=_mean(record.targets_per_second for record in done),
-        score_users_per_second=_mean(record.score_users_per_second for record in done),
-        peak_memory_mb=max((record.peak_memory_mb for record in done), default=0.0),
+        cut=any(outcome.stopped == "minutes" for outcome in outcomes),
+        validated=not any(NOT_VALIDATED in outcome.remark for outcome in outcomes),
+        metrics={name: _value([seed[name] for seed in values]) for name in metrics if done},
+        parameters=outcomes[0].parameters if done else 0,
+        train_seconds=_mean(outcome.train_seconds for outcome in outcomes),
+        epochs=round(_mean(outcome.epochs for outcome in outcomes)),
+        targets_seen=round(_mean(outcome.targets_seen for outcome in outcomes)),
+        targets_per_second=_mean(outcome.targets_per_second for outcome in outcomes),
+        score_users_per_second=_mean(outcome.score_users_per_second for outcome in outcomes),
+        peak_memory_mb=max((outcome.peak_memory_mb for outcome in outcomes), default=0.0),
         p=p,
     )
 

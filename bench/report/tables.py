@@ -95,7 +95,7 @@ def to_csv(table: Table) -> str:
 
 def to_json(table: Table) -> str:
     """Return the stable JSON form; keys may be added, never taken away."""
-    facts = {name: value for name, value in table.facts.items() if name not in ("name", "simulated")}
+    facts = {name: value for name, value in vars(table.facts).items() if name not in ("name", "simulated")}
     return json.dumps(
         {
             "dataset": table.dataset,

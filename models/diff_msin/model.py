@@ -23,6 +23,7 @@ class DiffMSIN(Recommender):
     """
 
     Config = DiffMSINConfig
+
     def __init__(self, config: DiffMSINConfig, info: DatasetInfo) -> None:
         super().__init__(config, info)
         self.config: DiffMSINConfig = config

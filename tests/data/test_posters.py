@@ -16,7 +16,8 @@ from bench.data.stats import statistics, text_report
 from bench.data.storage import load
 from bench.experiments import grid
 from bench.experiments.plan import Plan
-from bench.experiments.store import Record, Store
+from bench.experiments.record import Record
+from bench.experiments.store import Store
 from bench.report.notes import notes
 from bench.report.tables import build
 
@@ -74,7 +75,7 @@ def one_epoch(name: str, results: Path, options: dict[str, Any] | None = None, *
         training=TrainingOptions(epochs=1),
     )
     (record,) = grid.run_grid(plan, Store(results), quiet=True)
-    assert record.status == "done", record.extra.get("traceback", record.reason)
+    assert record.status == "done", record.result
     return record
 
 
@@ -104,8 +105,8 @@ def test_m3bsr_trains_on_posters_and_on_shuffled_ones_and_the_cells_differ(films
     for field in ("key", "fingerprint", "dataset"):
         assert getattr(true.cell, field) != getattr(control.cell, field)
     assert true.cell.candidates_hash == control.cell.candidates_hash
-    assert (true.ranks["test_user"] == control.ranks["test_user"]).all()
-    assert (true.ranks["test_rank"] != control.ranks["test_rank"]).any()
+    assert (true.outcome.arrays["test_user"] == control.outcome.arrays["test_user"]).all()
+    assert (true.outcome.arrays["test_rank"] != control.outcome.arrays["test_rank"]).any()
     (modalities,) = [line for line in notes(build([control], ["NDCG@10"])) if line.startswith("Modalities")]
     assert "efficientnet-lite0, SHUFFLED over the items (control)" in modalities
     assert "SHUFFLED" not in "".join(notes(build([true], ["NDCG@10"])))
@@ -116,7 +117,7 @@ def test_m3bsr_trains_on_posters_and_on_shuffled_ones_and_the_cells_differ(films
 def test_features_may_be_trained(films, results):
     frozen = one_epoch("films", results)
     trained = one_epoch("films", results, {"trainable_features": True})
-    assert trained.parameters - frozen.parameters == (1280 + 512) * (MOVIES + 1)
+    assert trained.outcome.parameters - frozen.outcome.parameters == (1280 + 512) * (MOVIES + 1)
 
 
 def test_posters_and_titles_reach_m3bsr_by_open_clip(raw, tiny_clip, tmp_path, monkeypatch):
@@ -131,4 +132,4 @@ def test_posters_and_titles_reach_m3bsr_by_open_clip(raw, tiny_clip, tmp_path, m
     assert made.content.coverage() == {"image": 0.5, "text": 1.0}
     assert made.metadata["encoders"]["image"]["name"] == "clip tiny-clip tiny.pt"
     record = one_epoch("films", tmp_path / "results")
-    assert record.dataset["coverage"] == {"image": 0.5, "text": 1.0}
+    assert record.dataset.coverage == {"image": 0.5, "text": 1.0}

@@ -92,8 +92,8 @@ def test_cells_of_the_two_tasks_stand_beside_each_other_and_train_alike(tmp_path
     (ranked,), (judged,) = cells(tmp_path, "sasrec-ce"), cells(tmp_path, "sasrec-ce", task="ctr")
     assert ranked.key != judged.key
     assert ranked.cell.candidates_hash == judged.cell.candidates_hash
-    assert [c["loss"] for c in ranked.curves] == [c["loss"] for c in judged.curves]
-    assert [c["NDCG@10"] for c in ranked.curves] == [c["NDCG@10"] for c in judged.curves]
+    assert [c["loss"] for c in ranked.outcome.curves] == [c["loss"] for c in judged.outcome.curves]
+    assert [c["NDCG@10"] for c in ranked.outcome.curves] == [c["NDCG@10"] for c in judged.outcome.curves]
     store = Store(tmp_path)
     assert [r.key for r in store.records()] == [ranked.key]
     assert [r.key for r in store.records("ctr")] == [judged.key]
@@ -104,17 +104,17 @@ def test_scores_of_all_negatives_give_the_stored_ranks(tmp_path):
     (ranked,) = cells(tmp_path, "sasrec-ce")
     (judged,) = cells(tmp_path, "sasrec-ce", task="ctr", ctr_negatives=99)
     for part in ("test", "validation"):
-        user, label, score = (judged.pairs[f"{part}_{name}"] for name in ("user", "label", "score"))
-        np.testing.assert_array_equal(user[label == 1], ranked.ranks[f"{part}_user"])
+        user, label, score = (judged.outcome.arrays[f"{part}_{name}"] for name in ("user", "label", "score"))
+        np.testing.assert_array_equal(user[label == 1], ranked.outcome.arrays[f"{part}_user"])
         row = np.cumsum(label) - 1
         higher = np.bincount(row, score > score[label == 1][row])
-        np.testing.assert_array_equal(1 + higher, ranked.ranks[f"{part}_rank"])
+        np.testing.assert_array_equal(1 + higher, ranked.outcome.arrays[f"{part}_rank"])
 
 
 def test_a_constant_scorer_gets_exactly_one_half(tmp_path):
     (tmp_path / "even.py").write_text(CONSTANT, encoding="utf-8")
     (record,) = cells(tmp_path, str(tmp_path / "even.py"), task="ctr", ctr_negatives=3)
-    found = values(record.pairs)
+    found = values(record.outcome.arrays)
     assert (found["AUC"], found["GAUC"]) == (0.5, 0.5)
     assert found["LogLoss"] == pytest.approx(-0.25 * np.log(0.25) - 0.75 * np.log(0.75), abs=1e-3)
 
@@ -124,7 +124,7 @@ def test_no_test_pair_is_in_training_and_histories_end_before_the_event(folder, 
     task = open_task(load(folder), ProtocolOptions(task="ctr", split=split, ctr_negatives=2))
     (record,) = cells(tmp_path, "popularity", task="ctr", split=split, ctr_negatives=2)
     events, test = task.interactions, task.split.test
-    user, label = record.pairs["test_user"], record.pairs["test_label"]
+    user, label = record.outcome.arrays["test_user"], record.outcome.arrays["test_label"]
     np.testing.assert_array_equal(user[label == 1], events.user_of(test))
     assert (np.bincount(user)[events.user_of(test)] == 3).all()
 
@@ -146,7 +146,7 @@ def test_no_test_pair_is_in_training_and_histories_end_before_the_event(folder, 
 def test_a_ctr_model_and_a_target_only_history_run(tmp_path):
     (record,) = cells(tmp_path, "dnn", task="ctr", history="target")
     assert record.status == "done", record.reason
-    assert 0 < values(record.pairs)["AUC"] < 1
+    assert 0 < values(record.outcome.arrays)["AUC"] < 1
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_every_model_runs_under_full_ranking(name, tmp_path):
     short = {key: value for key, value in (("max_history", 8), ("max_targets_per_user", 1)) if key in known}
     (record,) = cells(tmp_path, name, candidates="full", epochs=1, options={name: short})
     assert record.status == "done", record.reason
-    ranks, sizes = record.ranks["test_rank"], record.ranks["test_size"]
+    ranks, sizes = record.outcome.arrays["test_rank"], record.outcome.arrays["test_size"]
     assert len(ranks) > 100 and ranks.min() >= 1 and (ranks <= sizes).all()
     assert sizes.min() > 150  # the catalog less what the user touched
 
@@ -84,7 +84,7 @@ def test_every_model_runs_under_full_ranking(name, tmp_path):
 def test_a_constant_scorer_gets_the_chance_level(kind, tmp_path):
     (tmp_path / "constant.py").write_text(CONSTANT, encoding="utf-8")
     (record,) = cells(tmp_path, str(tmp_path / "constant.py"), candidates=kind)
-    ranks, level = record.ranks["test_rank"], chance(record.ranks["test_size"], 10)
+    ranks, level = record.outcome.arrays["test_rank"], chance(record.outcome.arrays["test_size"], 10)
     spread = 2 / len(ranks) if kind != "full" else 0.02  # sizes differ a little between users under `full`
     assert hit_rate(ranks, 10).mean() == pytest.approx(level["HR@10"], abs=spread)
     assert ndcg(ranks, 10).mean() == pytest.approx(level["NDCG@10"], abs=spread)
@@ -96,8 +96,8 @@ def test_a_finished_cell_is_not_run_again_and_fresh_repeats_it_digit_for_digit(t
     assert again.finished_at == first.finished_at
     (fresh,) = cells(tmp_path, "sasrec-ce", fresh=True)
     assert fresh.finished_at > first.finished_at
-    np.testing.assert_array_equal(fresh.ranks["test_rank"], first.ranks["test_rank"])
-    assert [c["loss"] for c in fresh.curves] == [c["loss"] for c in first.curves]
+    np.testing.assert_array_equal(fresh.outcome.arrays["test_rank"], first.outcome.arrays["test_rank"])
+    assert [c["loss"] for c in fresh.outcome.curves] == [c["loss"] for c in first.outcome.curves]
 
 
 def test_a_model_that_fails_is_a_record_and_the_others_are_kept(tmp_path):
@@ -105,7 +105,7 @@ def test_a_model_that_fails_is_a_record_and_the_others_are_kept(tmp_path):
     (tmp_path / "broken.py").write_text(broken, encoding="utf-8")
     good, bad = cells(tmp_path, f"popularity,{tmp_path / 'broken.py'}", jobs=2)
     assert (good.status, bad.status) == ("done", "failed")
-    assert "AttributeError" in bad.reason and "nothing" in bad.extra["traceback"]
+    assert "AttributeError" in bad.reason and "nothing" in bad.result.traceback
 
 
 def test_cells_side_by_side_are_stored_like_cells_in_turn(tmp_path):
@@ -114,7 +114,7 @@ def test_cells_side_by_side_are_stored_like_cells_in_turn(tmp_path):
     alone = cells(tmp_path / "other", "popularity,item-knn", seeds=2)
     assert [r.key for r in records] == [r.key for r in alone]
     for a, b in zip(records, alone, strict=True):
-        np.testing.assert_array_equal(a.ranks["test_rank"], b.ranks["test_rank"])
+        np.testing.assert_array_equal(a.outcome.arrays["test_rank"], b.outcome.arrays["test_rank"])
 
 
 def test_an_interrupted_cell_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
@@ -133,7 +133,7 @@ def test_an_interrupted_cell_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
         cells(tmp_path, "sasrec")
     (resumed,) = cells(tmp_path, "sasrec")
     assert epochs == [0, 1, 1]  # the first epoch was not trained again
-    np.testing.assert_array_equal(resumed.ranks["test_rank"], whole.ranks["test_rank"])
+    np.testing.assert_array_equal(resumed.outcome.arrays["test_rank"], whole.outcome.arrays["test_rank"])
     assert not list((tmp_path / "checkpoints").glob("*"))
 
 
@@ -173,12 +173,12 @@ def test_target_history_ranks_the_same_candidates(tmp_path):
     (merged,) = cells(tmp_path, "popularity")
     (target,) = cells(tmp_path, "popularity", history="target")
     assert merged.cell.candidates_hash == target.cell.candidates_hash
-    np.testing.assert_array_equal(merged.ranks["test_user"], target.ranks["test_user"])
+    np.testing.assert_array_equal(merged.outcome.arrays["test_user"], target.outcome.arrays["test_user"])
 
 
 def test_global_time_split_runs(tmp_path):
     (record,) = cells(tmp_path, "sasrec-ce", split="global-time")
-    assert record.status == "done" and len(record.ranks["test_rank"]) > 10
+    assert record.status == "done" and len(record.outcome.arrays["test_rank"]) > 10
 
 
 def test_training_never_touches_the_test_part(tmp_path, monkeypatch):
@@ -236,9 +236,10 @@ def blind_records(tmp_path, models, epochs, **protocol):
 def test_a_set_without_validation_events_is_trained_to_its_epochs_and_says_so(tmp_path, blind_set):
     record, count = blind_records(tmp_path, "gru4rec,popularity", epochs=13)
     record, count = sorted((record, count), key=lambda one: one.label)  # GRU4Rec, Popularity
-    assert (record.status, record.epochs, record.best_epoch, record.stopped) == ("done", 13, 13, "epochs")
+    outcome = record.outcome
+    assert (outcome.epochs, outcome.best_epoch, outcome.stopped) == (13, 13, "epochs")
     assert record.reason == "no validation: not stopped early" and count.reason == ""
-    assert record.targets_seen > 0 and record.dataset["validation_users"] == 0
+    assert record.outcome.targets_seen > 0 and record.dataset.validation_users == 0
     table = build([record, count])
     assert "No validation: not stopped early, last weights kept: GRU4Rec" in notes(table)
     assert any("0 validation users" in note for note in notes(table))
@@ -250,7 +251,7 @@ def test_a_set_without_validation_events_is_trained_to_its_epochs_and_says_so(tm
 def test_few_validation_users_are_warned_of(tmp_path):
     records = cells(tmp_path, "popularity")
     for number, warned in ((49, True), (50, False)):
-        facts = {**records[0].dataset, "validation_users": number}
+        facts = dataclasses.replace(records[0].dataset, validation_users=number)
         table = build([dataclasses.replace(records[0], dataset=facts)])
         assert any(note.startswith(f"Warning: {number} validation users") for note in notes(table)) is warned
 

@@ -8,7 +8,9 @@ import pytest
 
 from bench.config import ProtocolOptions
 from bench.errors import UserError
-from bench.experiments.store import Cell, Record, Store
+from bench.experiments.record import Cell, Failure
+from bench.experiments.store import Store
+from tests.records import ENVIRONMENT, FACTS, done, failed
 
 CELL = Cell(
     dataset="tiny",
@@ -26,20 +28,10 @@ CELL = Cell(
 
 def record_of(cell, status="done", ranks=(1, 5, 100)):
     arrays = {"test_user": [0, 1, 2], "test_rank": list(ranks), "test_size": [100] * 3}
-    return Record(
-        key=cell.key,
-        cell=cell,
-        status=status,
-        reason="" if status == "done" else "out of memory",
-        label="SASRec",
-        family="sequential",
-        reconstruction=False,
-        parameters=1234,
-        curves=[{"epoch": 1, "loss": np.float32(0.5), "NDCG@10": 0.25}],
-        ranks={name: np.array(values, np.int64) for name, values in arrays.items()}
-        if status == "done"
-        else {},
-    )
+    curves = [{"epoch": 1, "loss": np.float32(0.5), "NDCG@10": 0.25}]
+    arrays = {name: np.array(values, np.int64) for name, values in arrays.items()}
+    record = done(cell, arrays, "SASRec", parameters=1234, curves=curves)
+    return record if status == "done" else failed(record)
 
 
 def test_the_key_depends_on_every_field():
@@ -66,19 +58,18 @@ def test_the_fields_of_the_task_ctr_are_in_the_key_of_its_cells_alone():
 def test_records_of_two_tasks_lie_side_by_side_and_are_found_by_task(tmp_path):
     cell = dataclasses.replace(CELL, protocol=ProtocolOptions(task="ctr"))
     pairs = {"test_user": [0, 0], "test_label": [1, 0], "test_score": [0.1, -2.5]}
-    judged = dataclasses.replace(
-        record_of(cell), ranks={}, pairs={name: np.array(column) for name, column in pairs.items()}
-    )
+    judged = done(cell, {name: np.array(column) for name, column in pairs.items()})
     store = Store(tmp_path)
     store.write(record_of(CELL))
     store.write(judged)
     assert [record.key for record in store.records()] == [CELL.key]
     (found,) = store.records("ctr", dataset="tiny")
-    assert (found.key, found.task, dict(found.ranks)) == (cell.key, "ctr", {})
-    assert {name: array.dtype for name, array in found.pairs.items()} == {
+    assert (found.key, found.task) == (cell.key, "ctr")
+    arrays = found.outcome.arrays
+    assert {name: array.dtype for name, array in arrays.items()} == {
         "test_user": np.int32, "test_label": np.int32, "test_score": np.float32
     }  # fmt: skip
-    assert found.pairs["test_score"].tolist() == [np.float32(0.1), -2.5]
+    assert arrays["test_score"].tolist() == [np.float32(0.1), -2.5]
     next(tmp_path.glob("cells/*/*/pairs.npz")).unlink()
     with pytest.raises(UserError, match="no pairs.npz beside it"):
         store.find(cell.key)
@@ -90,14 +81,13 @@ def test_a_written_record_is_found_whole(tmp_path):
     store.write(record_of(CELL))
     found = store.find(CELL.key)
     assert found is not None
-    assert (found.label, found.parameters, found.cell.options) == (
-        "SASRec",
-        1234,
-        {"hidden_size": 32, "sizes": [1, 2]},
-    )
-    assert found.curves == [{"epoch": 1, "loss": 0.5, "NDCG@10": 0.25}]
-    assert found.ranks["test_rank"].tolist() == [1, 5, 100] and found.ranks["test_rank"].dtype == np.int32
-    assert set(found.ranks) == {"test_user", "test_rank", "test_size"}
+    outcome = found.outcome
+    assert (found.label, found.cell.options) == ("SASRec", {"hidden_size": 32, "sizes": [1, 2]})
+    assert (outcome.parameters, found.environment, found.dataset) == (1234, ENVIRONMENT, FACTS)
+    assert outcome.curves == [{"epoch": 1, "loss": 0.5, "NDCG@10": 0.25}]
+    ranks = outcome.arrays["test_rank"]
+    assert ranks.tolist() == [1, 5, 100] and ranks.dtype == np.int32
+    assert set(outcome.arrays) == {"test_user", "test_rank", "test_size"}
 
 
 def test_the_folder_is_named_after_dataset_model_seed_and_key(tmp_path):
@@ -119,7 +109,10 @@ def test_a_failed_record_is_kept_but_not_found_and_the_next_run_replaces_it(tmp_
     store = Store(tmp_path)
     store.write(record_of(CELL, "failed"))
     assert store.find(CELL.key) is None
-    assert [(r.status, r.reason, dict(r.ranks)) for r in store.records()] == [("failed", "out of memory", {})]
+    (record,) = store.records()
+    assert (record.status, record.result) == ("failed", Failure("out of memory"))
+    with pytest.raises(ValueError, match="SASRec, seed 0, failed: out of memory"):
+        record.outcome  # noqa: B018
     store.write(record_of(CELL))
     assert [r.status for r in store.records()] == ["done"]
 
@@ -172,7 +165,7 @@ def test_missing_or_broken_ranks_are_damage_too(tmp_path):
         found = store.find(CELL.key)
         assert found is not None
         with pytest.raises(UserError, match="damaged record"):
-            found.ranks["test_rank"], found.ranks["test_user"], found.ranks["test_size"]
+            [found.outcome.arrays[name] for name in ("test_rank", "test_user", "test_size")]
     path.unlink()
     with pytest.raises(UserError, match="no ranks.npz beside it"):
         store.find(CELL.key)

@@ -8,14 +8,15 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from bench.config import ProtocolOptions
-from bench.experiments.store import Cell, Record
+from bench.experiments.record import Cell
 from bench.report.tables import build, notes, to_csv, to_json, to_latex, to_markdown, write_tables
+from tests.records import done, failed
 
 USERS = 300
 CTR = ProtocolOptions(task="ctr")
 
 
-def record(model, skill, seed=0, **changes):
+def record(model, skill, seed=0):
     """Pairs 1:1; the score is the label times `skill` plus noise."""
     cell = Cell("tiny", "f", CTR, "c" * 64, model, {}, "0", None, None, seed)
     rng = np.random.default_rng([seed, *model.encode()])
@@ -25,14 +26,14 @@ def record(model, skill, seed=0, **changes):
         arrays[f"{part}_user"] = np.repeat(np.arange(USERS), 2)
         arrays[f"{part}_label"] = label
         arrays[f"{part}_score"] = (rng.standard_normal(2 * USERS) + skill * label).astype(np.float32)
-    values = {"status": "done", "reason": "", "label": model.upper(), "family": "ctr"}
-    return Record(key=cell.key, cell=cell, pairs=arrays, reconstruction=False, **values | changes)
+    return done(cell, arrays, model.upper(), "ctr")
 
 
 def test_values_are_means_over_seeds():
     runs = [record("a", 1.0, seed) for seed in (0, 1)]
     (row,) = build(runs).rows
-    aucs = [roc_auc_score(run.pairs["test_label"], run.pairs["test_score"]) for run in runs]
+    arrays = [run.outcome.arrays for run in runs]
+    aucs = [roc_auc_score(one["test_label"], one["test_score"]) for one in arrays]
     assert row.metrics["AUC"].mean == pytest.approx(np.mean(aucs))
     assert row.metrics["AUC"].std == pytest.approx(np.std(aucs, ddof=1))
     assert set(row.metrics) == {"AUC", "GAUC", "LogLoss"} and row.seeds == (0, 1)
@@ -71,7 +72,7 @@ def test_the_notes_say_what_a_pair_is_and_how_scores_become_probabilities():
 
 
 def test_every_form_tells_the_task():
-    table = build([record("a", 1.0), record("b", 0.5, status="failed", reason="out of memory")])
+    table = build([record("a", 1.0), failed(record("b", 0.5))])
     found = json.loads(to_json(table))
     assert (found["task"], found["protocol"], found["chance"]["AUC"]) == ("ctr", "uniform99", 0.5)
     assert found["rows"][0]["metrics"]["GAUC"].keys() == {"mean", "std"}
@@ -101,6 +102,6 @@ def test_two_tasks_never_share_a_table():
 
 def test_records_of_other_pairs_never_share_a_table():
     other = record("b", 1.0)
-    other.pairs["test_label"][:2] = [0, 1]
+    other.outcome.arrays["test_label"][:2] = [0, 1]
     with pytest.raises(ValueError, match="b: the records rank other users"):
         build([record("a", 1.0), other])

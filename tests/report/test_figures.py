@@ -11,11 +11,12 @@ from matplotlib.text import Text
 
 from bench.config import ProtocolOptions
 from bench.errors import UserError
-from bench.experiments.store import Cell, Record
+from bench.experiments.record import Cell
 from bench.report import figures
 from bench.report.ablation import compare, notes, to_csv, to_latex, to_markdown
 from bench.report.panels import spread
 from bench.report.tables import latex_text
+from tests.records import FACTS, done, failed
 
 STREAMS = [f"{behavior} {part}" for behavior in ("click", "favor") for part in ("id", "image", "text")]
 VARIANTS = ("CDMD-M", "CDMD-B", "MEIE", "Shared Expert", "Disent.")
@@ -28,8 +29,7 @@ def record(model, label, ranks=(1, 2, 3, 4), seed=0, **changes):
         "test_rank": np.array(ranks),
         "test_size": np.full(len(ranks), 100),
     }
-    values = {"status": "done", "reason": "", "family": "proposed", "reconstruction": False}
-    return Record(key=cell.key, cell=cell, label=label, ranks=arrays, **{**values, **changes})
+    return done(cell, arrays, label, "proposed", **changes)
 
 
 def six_rows(seeds=2, users=200):
@@ -143,8 +143,8 @@ def test_p_values_stand_beside_the_metric_that_is_tested(drawn, tmp_path):
 def test_generated_data_are_named_in_every_figure(drawn, tmp_path):
     rows = six_rows()
     for one in rows:
-        one.dataset = {"simulated": True}
-    model = dataclasses.replace(shown_model(), dataset={"simulated": True})
+        one.dataset = dataclasses.replace(FACTS, simulated=True)
+    model = dataclasses.replace(shown_model(), dataset=dataclasses.replace(FACTS, simulated=True))
     for function, what in ((figures.ablation, compare(rows)), (figures.diagnostics, model)):
         assert any("tiny (SIMULATED DATA)" in text for text in texts(drawn(function, what, tmp_path)))
 
@@ -173,19 +173,23 @@ def test_other_models_show_their_loss_alone_and_untrained_ones_nothing(drawn, tm
     assert {"loss", "Validation NDCG@10", "epoch"} <= shown
     with pytest.raises(UserError, match="a seed 0: nothing was trained"):
         figures.diagnostics(record("a", "A"), tmp_path)
+    with pytest.raises(UserError, match=r"a seed 0: it failed \(out of memory\)"):
+        figures.diagnostics(failed(record("a", "A")), tmp_path)
 
 
 def test_a_failed_variant_is_no_bar_and_a_failed_model_no_difference(drawn, tmp_path):
     rows = six_rows(1)
-    failed = [dataclasses.replace(one, status="failed", reason="no memory", ranks={}) for one in rows]
-    found = compare([*rows[:-1], failed[-1]])
+    broken = [failed(one) for one in rows]
+    found = compare([*rows[:-1], broken[-1]])
     shown = {text for text in texts(drawn(figures.ablation, found, tmp_path))}
     assert "w/o Disent." not in shown and "w/o MEIE" in shown
-    assert "| M w/o Disent. | failed |" in to_markdown(found) and "failed: no memory" in to_markdown(found)
-    found = compare([failed[0], *rows[1:]])
+    assert "| M w/o Disent. | failed |" in to_markdown(found) and "failed: out of memory" in to_markdown(
+        found
+    )
+    found = compare([broken[0], *rows[1:]])
     assert found.differences == {} and found.p == {}
     with pytest.raises(UserError, match="no finished cell to draw"):
-        figures.ablation(compare(failed), tmp_path)
+        figures.ablation(compare(broken), tmp_path)
 
 
 def test_holm_runs_over_the_variants_alone_and_the_test_is_against_the_model():

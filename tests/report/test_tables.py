@@ -12,7 +12,7 @@ from rich.console import Console
 from bench.config import ProtocolOptions
 from bench.evaluation import metrics
 from bench.evaluation.significance import paired_p_values, paired_test
-from bench.experiments.store import Cell, Record
+from bench.experiments.record import Cell, Outcome
 from bench.report.tables import (
     build,
     comparable,
@@ -24,21 +24,10 @@ from bench.report.tables import (
     to_markdown,
     write_tables,
 )
+from tests import records
+from tests.records import FACTS, done
 
 USERS = 4
-FACTS = {
-    "name": "tiny",
-    "behaviors": ["click", "favor"],
-    "mapping": "pv -> click, fav -> favor",
-    "encoders": {"image": {"name": "ViT-B-32", "hash": "0123456789abcdef"}},
-    "coverage": {"image": 0.5},
-    "simulated": False,
-    "target_in_history": 0.25,
-    "users": 10,
-    "items": 200,
-    "interactions": 1000,
-    "test_users": USERS,
-}
 
 
 def record(model, ranks, seed=0, family="sequential", **changes):
@@ -51,14 +40,17 @@ def record(model, ranks, seed=0, family="sequential", **changes):
         "test_size": np.full(len(ranks), 100),
     }
     values = {
-        "status": "done", "reason": "", "label": model.upper(), "family": family, "reconstruction": False,
-        "parameters": 1500, "train_seconds": 10.0, "epochs": 3, "dataset": FACTS, "finished_at": "2025-01-01",
-    }  # fmt: skip
-    return Record(key=cell.key, cell=cell, ranks=arrays, **{**values, **changes})
+        "label": model.upper(),
+        "parameters": 1500,
+        "train_seconds": 10.0,
+        "epochs": 3,
+        "finished_at": "2025-01-01",
+    }
+    return done(cell, arrays, family=family, **{**values, **changes})
 
 
-def failed(model, seed=0, reason="out of memory", **changes):
-    return record(model, [], seed, status="failed", reason=reason, **changes)
+def failed(model, seed=0, **changes):
+    return records.failed(record(model, [], seed, **changes))
 
 
 def test_metrics_are_the_means_over_users_and_seeds():
@@ -134,7 +126,7 @@ def test_records_against_other_candidates_never_share_a_table():
 
 def test_records_of_other_users_never_share_a_table():
     other = record("b", [1] * 4)
-    other.ranks["test_user"][0] = 9
+    other.outcome.arrays["test_user"][0] = 9
     with pytest.raises(ValueError, match="b: the records rank other users"):
         build([record("a", [1] * 4), other])
 
@@ -221,7 +213,7 @@ def test_the_notes_say_what_was_measured_on_what():
     ]
     text = "\n".join(notes(build(records)))
     for part in (
-        "tiny, 10 users, 200 items, 1,000 events, 4 test users",
+        "tiny, 10 users, 200 items, 1,000 events, 60 validation users, 4 test users",
         "click -> favor; mapping: pv -> click, fav -> favor",
         "image: ViT-B-32 01234567, present for 0.500 of the items; text: none",
         "candidates uniform99, hash cccccccccccc; split leave-last-out",
@@ -239,7 +231,7 @@ def test_the_notes_say_what_was_measured_on_what():
 
 def test_simulated_data_are_named_everywhere():
     generated = record("a", [1] * 4)
-    generated.dataset = {**FACTS, "simulated": True}
+    generated.dataset = dataclasses.replace(FACTS, simulated=True)
     table = build([generated])
     assert (
         "SIMULATED" in to_markdown(table) and "SIMULATED" in to_latex(table) and "SIMULATED" in _shown(table)
@@ -276,8 +268,8 @@ def test_files_are_written_whole_under_a_name_that_tells_the_protocol(tmp_path):
 
 def test_too_few_candidates_are_said_and_the_metrics_that_cannot_miss_are_marked():
     given = record("a", [1, 2, 3, 4])
-    arrays = {**given.ranks, "test_size": np.array([7, 40, 100, 100])}
-    table = build([dataclasses.replace(given, ranks=arrays)], ["HR@5", "HR@7", "NDCG@10", "MRR"])
+    arrays = {**given.outcome.arrays, "test_size": np.array([7, 40, 100, 100])}
+    table = build([dataclasses.replace(given, result=Outcome(arrays))], ["HR@5", "HR@7", "NDCG@10", "MRR"])
     assert table.measured == {"least_candidates": 7, "median_candidates": 70.0}
     assert table.saturated == ("HR@7", "NDCG@10")
     text = "\n".join(notes(table))
