@@ -199,7 +199,7 @@ class DIPN(Recommender):
 
     def view_states(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
         """Return, per behavior, (B, 1 + Lb, D) states after 0, 1, .. events, and their number (B, L)."""
-        found = []
+        per_behavior = []
         for behavior, view in enumerate(self.views, start=1):
             assert isinstance(view, BehaviorView)
             items, positions = batch.stream(behavior)  # (B, Lb), events right
@@ -211,8 +211,8 @@ class DIPN(Recommender):
                 states = view(self.event_vectors(batch, items, positions, lengths), lengths)
             else:
                 states = view.empty.expand(len(items), 1, -1)
-            found.append((states, (batch.mask & (batch.behavior == behavior)).cumsum(1)))
-        return found
+            per_behavior.append((states, (batch.mask & (batch.behavior == behavior)).cumsum(1)))
+        return per_behavior
 
     def top_weights(self, states: Tensor, exists: Tensor) -> Tensor:
         """Return (n, V) weights of the views, from their states (n, V, D); absent ones get exactly zero."""

@@ -87,8 +87,10 @@ class DNN(Recommender):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return binary cross entropy over the rows."""
         assert batch.target is not None and batch.label is not None
-        shown = group_impressions(batch.user, batch.history, batch.behavior, batch.target, batch.label)
-        logits = self.logits(self.pooled(batch.history[shown.first]), shown.items)[shown.row, shown.place]
+        groups = group_impressions(batch.user, batch.history, batch.behavior, batch.target, batch.label)
+        logits = self.logits(self.pooled(batch.history[groups.first]), groups.items)[
+            groups.row, groups.column
+        ]
         return {"loss": F.binary_cross_entropy_with_logits(logits, batch.label)}
 
     def encode(self, batch: Batch) -> Tensor:

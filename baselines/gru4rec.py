@@ -177,7 +177,7 @@ class GRU4Rec(Recommender):
             history: (B, L) int64, left-padded.
 
         Returns:
-            states (B, L, D), real events first, and order (B, L) int64, the place in `history` of each of
+            states (B, L, D), real events first, and order (B, L) int64, the position in `history` of each of
             them.
         """
         history = history[:, -self.config.max_history :]

@@ -90,7 +90,7 @@ class Random(Recommender):
 
     def score_encoded(self, encoded: Tensor, candidates: Tensor, items: None) -> Tensor:
         """Return hashes of user and item as fractions, (B, C)."""
-        pairs = (encoded[:, None] + 1) * (self.info.num_items + 1) + candidates  # (B, C), one number a pair
+        pairs = (encoded[:, None] + 1) * (self.info.num_items + 1) + candidates  # (B, C), one number per pair
         return ((mixed(mixed(pairs) + self.seed) >> 40) & 0xFFFFFF) / 2**24
 
 
@@ -133,10 +133,10 @@ class LastClickedFirst(Popularity):
     def score_encoded(self, encoded: Tensor, candidates: Tensor, items: None) -> Tensor:
         """Return 1 + 1 / (1 + age) for items of the history, else popularity below 1, (B, C)."""
         candidates = candidates.expand(len(encoded), -1).contiguous()
-        place = torch.searchsorted(encoded, candidates * self.max_history).clamp(max=encoded.shape[1] - 1)
-        found = encoded.gather(1, place)  # the newest event of the candidate, where there is one
-        recency = 1 + 1 / (1 + found % self.max_history)
-        return torch.where(found // self.max_history == candidates, recency, self.shares[candidates])
+        position = torch.searchsorted(encoded, candidates * self.max_history).clamp(max=encoded.shape[1] - 1)
+        newest = encoded.gather(1, position)  # the newest event of the candidate, where there is one
+        recency = 1 + 1 / (1 + newest % self.max_history)
+        return torch.where(newest // self.max_history == candidates, recency, self.shares[candidates])
 
 
 @dataclass(frozen=True)
@@ -193,8 +193,8 @@ class ItemKNN(Recommender):
         """Return the summed weights of the candidates, 0 for items that are no neighbour, (B, C)."""
         ids, sums = encoded
         candidates = candidates.expand(len(ids), -1).contiguous()
-        place = torch.searchsorted(ids, candidates).clamp(max=ids.shape[1] - 1)
-        return sums.gather(1, place) * (ids.gather(1, place) == candidates)
+        position = torch.searchsorted(ids, candidates).clamp(max=ids.shape[1] - 1)
+        return sums.gather(1, position) * (ids.gather(1, position) == candidates)
 
 
 def nearest(
@@ -229,6 +229,9 @@ def nearest(
         order = np.lexsort((column, -cosine, row))
         row, column, cosine = row[order], column[order], cosine[order]
         rank = np.arange(len(row)) - np.searchsorted(row, row)
-        kept = rank < count
-        ids[start + row[kept], rank[kept]], values[start + row[kept], rank[kept]] = column[kept], cosine[kept]
+        nearest_ones = rank < count
+        (
+            ids[start + row[nearest_ones], rank[nearest_ones]],
+            values[start + row[nearest_ones], rank[nearest_ones]],
+        ) = column[nearest_ones], cosine[nearest_ones]
     return ids, values

@@ -100,8 +100,8 @@ class MBSTRConfig:
 
 def buckets(length: int) -> Tensor:
     """Return (L, L) int64 bucket of each offset n = query - key: linear up to 8, then logarithmic to 40."""
-    places = torch.arange(length)
-    offset = places[:, None] - places[None, :]
+    positions = torch.arange(length)
+    offset = positions[:, None] - positions[None, :]
     size = offset.abs()
     ratio = size.clamp(min=8).double().div(8).log() / math.log(40 / 8)
     far = (8 + (ratio * 8).floor().long()).clamp(max=15)

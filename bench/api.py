@@ -2,8 +2,8 @@
 
     from bench import load_dataset, run, table
 
-    found = run("ml-100k", models="popularity,gru4rec", seeds=1, epochs=2)
-    print(found.to_frame())
+    results = run("ml-100k", models="popularity,gru4rec", seeds=1, epochs=2)
+    print(results.to_frame())
 
 Errors that a user can mend are `bench.errors.UserError`, one line each.
 """

@@ -65,8 +65,8 @@ RENAMED = {
 
 def renamed(option: str, known: Iterable[str]) -> str:
     """Return how an old option is called now, dots kept; empty where it is no old name of a known one."""
-    place, dot, name = option.rpartition(".")
-    new = f"{place}{dot}{RENAMED.get(name, name)}"
+    prefix, dot, name = option.rpartition(".")
+    new = f"{prefix}{dot}{RENAMED.get(name, name)}"
     return new if new != option and new in set(known) else ""
 
 

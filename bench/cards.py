@@ -43,7 +43,7 @@ class Card:
     reconstruction: bool = False
     """True where no official code was found and the paper alone does not fix the model; tables say so."""
     notes: str = ""
-    """Anything else a user of the model should know; a line a paragraph."""
+    """Anything else a user of the model should know; one line per paragraph."""
     tasks: tuple[str, ...] = ("rank", "ctr")
     """Tables that `all` puts it into; chosen by its name it can stand in any. Empty: by name alone."""
     variants: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class DatasetCard:
     """Preparation options of this data set that differ from the general defaults."""
     paper: Mapping[str, float] = field(default_factory=dict)
     """What Table 1 of the M3BSR paper says of it, shown beside our numbers: users, items, interactions,
-    clicks and favors a user."""
+    clicks and favors per user."""
 
 
 def source_of(point: EntryPoint) -> Path:

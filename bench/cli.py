@@ -187,8 +187,8 @@ def table(
     from bench.experiments.store import Store
     from bench.report.tables import comparable
 
-    kept = comparable(named(stored(Store(results), dataset, protocol, task.value), models))
-    _show(_table(in_order(kept), metrics), Format.json if as_json else form)
+    records = comparable(named(stored(Store(results), dataset, protocol, task.value), models))
+    _show(_table(in_order(records), metrics), Format.json if as_json else form)
 
 
 @app.command()

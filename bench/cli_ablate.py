@@ -75,17 +75,17 @@ def ablate(
         raise typer.Exit(1)
 
 
-def _report(found: "Ablation", results: Path, as_json: bool) -> None:
+def _report(comparison: "Ablation", results: Path, as_json: bool) -> None:
     from bench.report import ablation
 
     if as_json:
-        print(ablation.to_json_text(found))
+        print(ablation.to_json_text(comparison))
     else:
-        ablation.show(found, console())
-    (path, *_) = ablation.write(found, results / "tables")
+        ablation.show(comparison, console())
+    (path, *_) = ablation.write(comparison, results / "tables")
     print(f"written: {path.with_suffix('')}.{{md,csv,tex,json}}", file=sys.stderr)
-    if any(row.metrics for row in found.table.rows):
+    if any(row.metrics for row in comparison.table.rows):
         from bench.report import figures
 
-        (path, *_) = figures.ablation(found, results / "figures")
+        (path, *_) = figures.ablation(comparison, results / "figures")
         print(f"written: {path.with_suffix('')}.{{png,pdf}}", file=sys.stderr)

@@ -36,8 +36,8 @@ def list_(
         print_json(rows)
         return
     heads = ("name", "prepared", "real", "what it is", "size", "licence", "published")
-    shown = [{**row, "published": row["published"].partition(" (")[0]} for row in rows]
-    print_rows(heads, [[_word(row[key]) for key in COLUMNS] for row in shown])
+    brief = [{**row, "published": row["published"].partition(" (")[0]} for row in rows]
+    print_rows(heads, [[_word(row[key]) for key in COLUMNS] for row in brief])
     print(f"prepared data lie in {library.home()} (set BENCH_DATA to change it)")
 
 
@@ -140,7 +140,7 @@ def prepare(
 
 @app.command()
 def check(
-    place: Place,
+    name_or_path: Place,
     reader: Annotated[
         str | None, typer.Option(help="Check the raw files in DIR as those of this data set.")
     ] = None,
@@ -148,30 +148,34 @@ def check(
 ) -> None:
     """Look for faults in a prepared data set, or in raw files before they are prepared.
 
-    Prints a line a fault; exit code 2 where there are any. Content that most items lack is a warning.
+    Prints one line per fault; exit code 2 where there are any. Content that most items lack is a warning.
 
     Example: bench data check ml-100k
 
     Example: bench data check downloads/taobao --reader taobao
     """
-    faults = _raw_faults(reader, Path(place).expanduser(), set_ or []) if reader else _prepared_faults(place)
+    faults = (
+        _raw_faults(reader, Path(name_or_path).expanduser(), set_ or [])
+        if reader
+        else _prepared_faults(name_or_path)
+    )
     for fault in faults:
         print(fault)
     if any(not fault.startswith("warning") for fault in faults):
         raise typer.Exit(2)
-    print(f"{place}: no fault found")
+    print(f"{name_or_path}: no fault found")
 
 
-def _prepared_faults(place: str) -> list[str]:
+def _prepared_faults(name_or_path: str) -> list[str]:
     from bench.data.preparation.check_prepared import check_prepared
     from bench.data.preparation.coverage import cautions
     from bench.data.preparation.times import prepared_times
 
     faults = []
-    for finding in check_prepared(_folder(place)):
+    for finding in check_prepared(_folder(name_or_path)):
         row = "" if finding.row is None else f", row {finding.row}"
         faults.append(f"{finding.file}{row}: expected {finding.rule}; found {finding.value}; {finding.fix}")
-    return faults or [*cautions(_folder(place)), *prepared_times(_folder(place))]
+    return faults or [*cautions(_folder(name_or_path)), *prepared_times(_folder(name_or_path))]
 
 
 def _raw_faults(reader: str, folder: Path, settings: list[str]) -> list[str]:
@@ -195,7 +199,7 @@ def _raw_faults(reader: str, folder: Path, settings: list[str]) -> list[str]:
 
 @app.command()
 def stats(
-    place: Place,
+    name_or_path: Place,
     figure: Annotated[
         Path | None,
         typer.Option(callback=expanded, help="Folder for a picture of the distributions, PNG and PDF."),
@@ -208,8 +212,8 @@ def stats(
     """
     from bench.data import library
 
-    folder = Path(place).expanduser()
-    folder = folder if folder.is_dir() else library.resolve(place, {})
+    folder = Path(name_or_path).expanduser()
+    folder = folder if folder.is_dir() else library.resolve(name_or_path, {})
     _print_statistics(folder, as_json)
     if figure is not None:
         _draw(folder, figure)
@@ -235,28 +239,32 @@ def simulate(
     print(f"{out}: written; prepare it by: bench data prepare {reader} --raw {out}")
 
 
-def _draw(folder: Path, place: Path) -> None:
+def _draw(folder: Path, pictures: Path) -> None:
     from bench.data.stats import distributions
     from bench.report.data_figure import data_set
 
-    for path in data_set(**vars(distributions(folder)), folder=place):
+    for path in data_set(**vars(distributions(folder)), folder=pictures):
         print(path, file=sys.stderr)
 
 
-def _folder(place: str) -> Path:
+def _folder(name_or_path: str) -> Path:
     """Return a folder given as such, or that of a prepared data set."""
     from bench.data import library
 
-    folder = Path(place).expanduser()
+    folder = Path(name_or_path).expanduser()
     if folder.is_dir() and not (folder / "dataset.json").is_file():
-        fix = f"raw files are checked by: bench data check {place} --reader NAME"
-        raise UserError(f"{place}: no dataset.json there, so this is not a complete prepared data set; {fix}")
+        fix = f"raw files are checked by: bench data check {name_or_path} --reader NAME"
+        raise UserError(
+            f"{name_or_path}: no dataset.json there, so this is not a complete prepared data set; {fix}"
+        )
     if folder.is_dir():
         return folder
     prepared = library.prepared()
-    if place not in prepared:
-        raise UserError(f"{place}: no such folder or prepared data set; {hint(place, prepared)}")
-    return prepared[place]
+    if name_or_path not in prepared:
+        raise UserError(
+            f"{name_or_path}: no such folder or prepared data set; {hint(name_or_path, prepared)}"
+        )
+    return prepared[name_or_path]
 
 
 def _print_statistics(folder: Path, as_json: bool) -> None:
@@ -265,8 +273,8 @@ def _print_statistics(folder: Path, as_json: bool) -> None:
     from bench.data.storage import read_metadata
 
     card = library.readers().get(read_metadata(folder).get("reader", ""))
-    found = {**statistics(folder), "paper": dict(card.paper) if card else {}}
+    figures = {**statistics(folder), "paper": dict(card.paper) if card else {}}
     if as_json:
-        print_json(found)
+        print_json(figures)
     else:
-        print_rows((found["name"], ""), text_report(found))
+        print_rows((figures["name"], ""), text_report(figures))

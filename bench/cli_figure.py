@@ -73,15 +73,15 @@ def ablation(
         for record in Store(results).records(task.value, dataset=dataset)
         if record.cell.model in names and (protocol is None or record.cell.protocol.candidates == protocol)
     ]
-    kept, missing = fitting(comparable(records), entries)
+    fitted, missing = fitting(comparable(records), entries)
     if missing:
         print(f"not run like the full model, left out: {', '.join(missing)}", file=sys.stderr)
     chosen = [name.strip() for name in metrics.split(",")] if metrics else None
     try:
-        found = compare(kept, chosen)
+        comparison = compare(fitted, chosen)
     except ValueError as error:
         raise UserError(f"no figure of {metrics}: {error}") from error
-    _written(figures.ablation(found, out or results / "figures", chosen and found.table.metrics))
+    _written(figures.ablation(comparison, out or results / "figures", chosen and comparison.table.metrics))
 
 
 def _find(results: Path, run: str) -> "Record":
@@ -92,15 +92,15 @@ def _find(results: Path, run: str) -> "Record":
     store = Store(results)
     done = [*store.records(status="done"), *store.records(task="ctr", status="done")]
     records = {_name(record): record for record in done}
-    found = [name for name in records if name.startswith(folder) or records[name].key.startswith(run)]
-    if len(found) == 1:
-        return records[found[0]]
-    if not found:
+    matches = [name for name in records if name.startswith(folder) or records[name].key.startswith(run)]
+    if len(matches) == 1:
+        return records[matches[0]]
+    if not matches:
         keys = [record.key[:12] for record in records.values()]
         close = hint(folder, keys if set(folder) <= set("0123456789abcdef") else records)
         raise UserError(f"--run {run}: no finished cell of this key in {results}; {close}")
-    listed = ", ".join(sorted(found)[:6]) + (", ..." if len(found) > 6 else "")
-    raise UserError(f"--run {run}: {len(found)} cells begin so; give more of the key: {listed}")
+    listed = ", ".join(sorted(matches)[:6]) + (", ..." if len(matches) > 6 else "")
+    raise UserError(f"--run {run}: {len(matches)} cells begin so; give more of the key: {listed}")
 
 
 def _name(record: "Record") -> str:

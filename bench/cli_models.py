@@ -54,9 +54,9 @@ def test(
     for entry in select(name):
         kind = entry.load()
         config: Any = build_options(kind.Config, entry.card.options, f"model {entry.card.name}")
-        found = list(run_checks(Subject(kind, config)))
-        failed |= any(wrong for _, wrong in found)
-        rows = [(entry.card.name, check, wrong or "holds") for check, wrong in found]
+        results = list(run_checks(Subject(kind, config)))
+        failed |= any(wrong for _, wrong in results)
+        rows = [(entry.card.name, check, wrong or "holds") for check, wrong in results]
         print_rows(("model", "check", "outcome"), rows)
     if failed:
         raise typer.Exit(1)

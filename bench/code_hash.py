@@ -99,11 +99,11 @@ class _Bare(ast.NodeTransformer):
 def _imported(file: Path, home: Path, changed: int) -> tuple[Path, ...]:
     """Return the files of the project and of the model's own that a file imports."""
     tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
-    found: list[Path] = []
+    files: list[Path] = []
     for name in _names(tree, file):
         top = name.partition(".")[0]
-        found += _project(name) if top == "bench" else _own(name, home)
-    return tuple(path.resolve() for path in dict.fromkeys(found))
+        files += _project(name) if top == "bench" else _own(name, home)
+    return tuple(path.resolve() for path in dict.fromkeys(files))
 
 
 def _names(tree: ast.AST, file: Path) -> Iterator[str]:
@@ -170,18 +170,18 @@ def _files(root: Path, parts: list[str]) -> list[Path]:
     """Return the `__init__.py` files and the module that a dotted name leads to below a folder; the last part
     may be a name inside a module.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     folder = root
     for number, part in enumerate(parts):
         folder = folder / part
         module = folder.with_name(f"{part}.py")
         if (folder / "__init__.py").is_file():
-            found.append(folder / "__init__.py")
+            files.append(folder / "__init__.py")
         elif module.is_file():
-            return [*found, module]
+            return [*files, module]
         elif not folder.is_dir() or number == len(parts) - 1:
             break
-    return found
+    return files
 
 
 def _name(file: Path, path: Path) -> str:

@@ -22,7 +22,7 @@ T = TypeVar("T")
 class ProtocolOptions:
     """What is held out, what it is ranked against, what a history shows. Part of a cell's key."""
 
-    candidates: Literal["uniform99", "popular99", "full"] = "uniform99"
+    candidates: str = "uniform99"
     """Rank the held-out item against 99 uniform or 99 popularity-weighted negatives, or the full catalog."""
     split: Literal["leave-last-out", "global-time"] = "leave-last-out"
     """Test on each user's last target event, or on what follows one point in time for everybody."""
@@ -38,6 +38,10 @@ class ProtocolOptions:
     """Negatives of each held-out item in the task `ctr`, 1 to 99: the first of its candidates."""
 
     def __post_init__(self) -> None:
+        from bench.data.protocol.candidates import PROTOCOLS  # numpy is not needed to show help
+
+        if self.candidates not in PROTOCOLS:
+            raise ValueError(f"candidates: expected one of {', '.join(PROTOCOLS)}")
         if self.task == "ctr" and self.candidates == "full":
             raise ValueError("the task ctr needs sampled negatives: candidates uniform99 or popular99")
         if self.task == "rank" and self.ctr_negatives != 1:

@@ -66,17 +66,17 @@ def scores(model: Recommender, batch: Batch, candidates: Tensor) -> Tensor:
 def check_scores_have_one_finite_number_per_candidate(subject: Subject) -> None:
     """`score` returns (B, C) floats, finite, also for a history without events."""
     batch = example_batch()
-    found = scores(subject.build(), batch, example_candidates(batch))
-    assert found.shape == (len(batch), 12), (
-        f"score returned {tuple(found.shape)}, expected {(len(batch), 12)}"
+    actual = scores(subject.build(), batch, example_candidates(batch))
+    assert actual.shape == (len(batch), 12), (
+        f"score returned {tuple(actual.shape)}, expected {(len(batch), 12)}"
     )
-    assert found.is_floating_point(), f"score returned {found.dtype}, expected floats"
-    assert torch.isfinite(found[:-1]).all(), "a score is NaN or infinite"
-    assert torch.isfinite(found[-1]).all(), "a score of a history without events is NaN or infinite"
+    assert actual.is_floating_point(), f"score returned {actual.dtype}, expected floats"
+    assert torch.isfinite(actual[:-1]).all(), "a score is NaN or infinite"
+    assert torch.isfinite(actual[-1]).all(), "a score of a history without events is NaN or infinite"
 
 
 def check_order_of_candidates_permutes_scores(subject: Subject) -> None:
-    """A candidate's score does not depend on its place."""
+    """A candidate's score does not depend on its column."""
     model, batch = subject.build(), example_batch()
     candidates = example_candidates(batch)
     _same(
@@ -117,11 +117,11 @@ def check_shared_candidates_score_as_own_ones(subject: Subject) -> None:
     model, batch = subject.build().eval(), example_batch()
     tile = torch.arange(1, ITEMS + 1)
     with torch.no_grad():
-        found = model.score_encoded(model.encode(batch), tile, model.encode_items())
-    assert found.shape == (len(batch), ITEMS), (
-        f"score_encoded gave {tuple(found.shape)} for {ITEMS} shared candidates"
+        actual = model.score_encoded(model.encode(batch), tile, model.encode_items())
+    assert actual.shape == (len(batch), ITEMS), (
+        f"score_encoded gave {tuple(actual.shape)} for {ITEMS} shared candidates"
     )
-    _same(found, scores(model, batch, tile.repeat(len(batch), 1)), "sharing the candidates")
+    _same(actual, scores(model, batch, tile.repeat(len(batch), 1)), "sharing the candidates")
 
 
 def check_eval_is_deterministic(subject: Subject) -> None:
@@ -209,9 +209,9 @@ def run_checks(subject: Subject) -> Iterator[tuple[str, str]]:
             yield name, f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def _same(found: Tensor, expected: Tensor, change: str) -> None:
-    gap = float((found - expected).abs().max())
-    close = torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
+def _same(actual: Tensor, expected: Tensor, change: str) -> None:
+    gap = float((actual - expected).abs().max())
+    close = torch.allclose(actual, expected, rtol=1e-5, atol=1e-5)
     assert close, f"{change} changes scores by up to {gap:.2e}"
 
 

@@ -32,7 +32,7 @@ class Diagnostic:
     axes: tuple[str, str] = ("", "")
     """What the rows and what the columns are: `("predictor", "diffusion step")`."""
     form: Literal["heatmap", "bars", "lines"] = "heatmap"
-    """How it is drawn: `bars` groups the columns by row, `lines` draws a line a row over the columns."""
+    """How it is drawn: `bars` groups the columns by row, `lines` draws one line per row over the columns."""
 
     def __post_init__(self) -> None:
         shape = (len(self.rows), len(self.columns))

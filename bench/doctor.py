@@ -23,7 +23,7 @@ OLDER_PYTHON = ("recbole", "cluster")
 
 
 def findings(results: Path) -> list[tuple[str, str]]:
-    """Return (what, found) lines, in the order shown.
+    """Return (subject, finding) lines, in the order shown.
 
     Args:
         results: the folder of records.
@@ -35,8 +35,8 @@ def findings(results: Path) -> list[tuple[str, str]]:
         *((f"extra [{extra}]", _extra(extra)) for extra in EXTRAS),
         ("devices", _devices()),
         ("cores, memory", f"{os.cpu_count()} cores, {_memory()}"),
-        ("prepared data", _place(library.home(), "BENCH_DATA")),
-        ("results", _place(results, "BENCH_RESULTS")),
+        ("prepared data", _folder(library.home(), "BENCH_DATA")),
+        ("results", _folder(results, "BENCH_RESULTS")),
     ]
 
 
@@ -49,9 +49,9 @@ def _version(name: str) -> str | None:
 
 def _extra(extra: str) -> str:
     package, purpose = EXTRAS[extra]
-    found = _version(package)
-    if found:
-        return f"{package} {found}: {purpose}"
+    installed = _version(package)
+    if installed:
+        return f"{package} {installed}: {purpose}"
     if extra in OLDER_PYTHON and sys.version_info >= (3, 12):
         return f"not installed ({purpose}): {package} has no release for Python 3.12 and newer"
     return f'not installed ({purpose}): pip install -c constraints.txt -e ".[{extra}]"'
@@ -74,7 +74,7 @@ def _memory() -> str:
         return "memory unknown"
 
 
-def _place(folder: Path, variable: str) -> str:
+def _folder(folder: Path, variable: str) -> str:
     """Say where a folder is, who chose it, and how much room there is."""
     origin = f"${variable}" if os.environ.get(variable) else f"default; set {variable} to change it"
     present = next(part for part in (folder.resolve(), *folder.resolve().parents) if part.exists())

@@ -19,5 +19,5 @@ def hint(value: str, known: Iterable[str]) -> str:
     close = get_close_matches(value, names, n=3, cutoff=0.55)
     if close:
         return "did you mean " + " or ".join(f"'{name}'" for name in close) + "?"
-    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    return f"known: {shown}"
+    listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    return f"known: {listed}"

@@ -26,14 +26,14 @@ def example_log() -> Interactions:
     rng = np.random.default_rng(7)
     lengths = np.array([1, 3, 5, 7, 9, 11, 13, 15, 6, 8, 10, 12])
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    place = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-    noise = np.where(rng.random(len(place)) < 0.2, rng.integers(0, ITEMS, len(place)), 0)
-    item = (np.repeat(rng.integers(0, ITEMS, USERS), lengths) + place + noise) % ITEMS + 1
-    behavior = np.where(rng.random(len(place)) < 0.4, TARGET, 1)
+    step = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+    noise = np.where(rng.random(len(step)) < 0.2, rng.integers(0, ITEMS, len(step)), 0)
+    item = (np.repeat(rng.integers(0, ITEMS, USERS), lengths) + step + noise) % ITEMS + 1
+    behavior = np.where(rng.random(len(step)) < 0.4, TARGET, 1)
     user = np.repeat(np.arange(USERS), lengths)
     behavior[user == 2] = 1  # no target event
     behavior[user == 3] = TARGET  # no other event
-    return Interactions(offsets, item.astype(np.int32), behavior.astype(np.int8), 100 + place // 2)
+    return Interactions(offsets, item.astype(np.int32), behavior.astype(np.int8), 100 + step // 2)
 
 
 @cache

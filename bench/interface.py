@@ -103,14 +103,14 @@ class Batch:
         """Return the events of some behaviors alone, left-padded to the longest in the batch.
 
         Returns:
-            items (B, Lb) int64, 0 where padded, and positions (B, Lb) int64, the place of each event in
-            `history` (0 where padded). Lb is 0 when nobody has such an event.
+            items (B, Lb) int64, 0 where padded, and positions (B, Lb) int64 of the events in
+            `history`, 0 where padded. Lb is 0 when nobody has such an event.
         """
-        kept = torch.isin(self.behavior, torch.tensor(behaviors, device=self.behavior.device)) & self.mask
-        order = torch.argsort(kept.to(torch.int8), dim=1, stable=True)  # kept ones right, in time order
-        length = int(kept.sum(1).max()) if len(self) else 0
+        wanted = torch.isin(self.behavior, torch.tensor(behaviors, device=self.behavior.device)) & self.mask
+        order = torch.argsort(wanted.to(torch.int8), dim=1, stable=True)  # kept ones right, in time order
+        length = int(wanted.sum(1).max()) if len(self) else 0
         order = order[:, order.shape[1] - length :]  # (B, Lb)
-        real = kept.gather(1, order)
+        real = wanted.gather(1, order)
         return self.history.gather(1, order) * real, order * real
 
     def to(self, device: torch.device | str) -> "Batch":

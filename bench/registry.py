@@ -39,8 +39,8 @@ class Entry:
     """The source file; of a package its `__init__.py`."""
     base: str = ""
     """The model that this is a variant of; empty for a model itself."""
-    place: int = 0
-    """Among the variants of its model, from 1; 0 for the model itself."""
+    variant_number: int = 0
+    """Number among the variants of its model, from 1; 0 for the model itself."""
     changed: Mapping[str, Any] = field(default_factory=dict)
     """Options that make the variant; options given for the model or for all models leave them alone."""
 
@@ -75,12 +75,12 @@ def entries() -> dict[str, Entry]:
     Raises:
         UserError: two models of one name, a card that cannot be read, or an entry point without its module.
     """
-    found: dict[str, Entry] = {}
+    by_name: dict[str, Entry] = {}
     for entry in (*_rooms(), *_entry_points()):
-        other = found.setdefault(entry.card.name, entry)
+        other = by_name.setdefault(entry.card.name, entry)
         if other is not entry:
             raise UserError(f"{entry.path}: model '{entry.card.name}' is in {other.path} too; rename one")
-    return {entry.card.name: entry for entry in sorted(found.values(), key=_place)}
+    return {entry.card.name: entry for entry in sorted(by_name.values(), key=_sort_key)}
 
 
 def variants(entry: Entry) -> list[Entry]:
@@ -91,7 +91,7 @@ def variants(entry: Entry) -> list[Entry]:
     """
     card = entry.card
     made = []
-    for place, (name, (label, changed)) in enumerate(card.variants.items(), start=1):
+    for number, (name, (label, changed)) in enumerate(card.variants.items(), start=1):
         own_card = replace(
             card,
             name=f"{card.name}:{name}",
@@ -99,7 +99,7 @@ def variants(entry: Entry) -> list[Entry]:
             options={**card.options, **changed},
             variants={},
         )
-        made.append(replace(entry, card=own_card, base=card.name, place=place, changed=changed))
+        made.append(replace(entry, card=own_card, base=card.name, variant_number=number, changed=changed))
     return made
 
 
@@ -120,25 +120,25 @@ def select(spec: str, task: str = "rank") -> list[Entry]:
     chosen: dict[str, Entry] = {}
     for part in filter(None, (part.strip() for part in spec.split(","))):
         if part == "all":
-            found = [entry for entry in known.values() if task in entry.card.tasks]
+            matching = [entry for entry in known.values() if task in entry.card.tasks]
         elif part in FAMILIES:
-            found = [entry for entry in known.values() if entry.card.family == part and entry.card.tasks]
+            matching = [entry for entry in known.values() if entry.card.family == part and entry.card.tasks]
         else:
-            found = _named(part, known)
-        chosen |= {entry.card.name: entry for entry in found}
+            matching = _named(part, known)
+        chosen |= {entry.card.name: entry for entry in matching}
     if not chosen:
         raise UserError(f"--models {spec!r}: no model chosen; {hint('', known)}")
     inside = [entry for entry in chosen.values() if _model(entry) in known]
     outside = [entry for entry in chosen.values() if _model(entry) not in known]
     order = list(dict.fromkeys(map(_model, outside)))
-    outside.sort(key=lambda entry: (order.index(_model(entry)), entry.place))
-    return [*sorted(inside, key=_place), *outside]
+    outside.sort(key=lambda entry: (order.index(_model(entry)), entry.variant_number))
+    return [*sorted(inside, key=_sort_key), *outside]
 
 
-def places() -> dict[str, int]:
-    """Return the place in the order of the tables of every registered model and variant, by name."""
+def table_order() -> dict[str, int]:
+    """Return the rank of every registered model and variant in the order of the tables, by name."""
     everything = (one for entry in entries().values() for one in (entry, *variants(entry)))
-    return {entry.card.name: place for place, entry in enumerate(everything)}
+    return {entry.card.name: rank for rank, entry in enumerate(everything)}
 
 
 def _named(part: str, known: dict[str, Entry]) -> list[Entry]:
@@ -156,11 +156,11 @@ def _named(part: str, known: dict[str, Entry]) -> list[Entry]:
 
 def _variant(models: list[Entry], name: str) -> list[Entry]:
     """Return the variant of that name of each model that declares it."""
-    found = [one for entry in models for one in variants(entry)]
-    wanted = [one for one in found if one.card.name == f"{one.base}:{name}"]
+    declared = [one for entry in models for one in variants(entry)]
+    wanted = [one for one in declared if one.card.name == f"{one.base}:{name}"]
     if not wanted:
         model = ", ".join(entry.card.name for entry in models)
-        known = [one.card.name.removeprefix(f"{one.base}:") for one in found]
+        known = [one.card.name.removeprefix(f"{one.base}:") for one in declared]
         close = hint(name, known) if known else "it declares none"
         raise UserError(f"--models {model}:{name}: no such variant of {model}; {close}")
     return wanted
@@ -171,8 +171,8 @@ def _model(entry: Entry) -> str:
     return entry.base or entry.card.name
 
 
-def _place(entry: Entry) -> tuple[int, int, str, int]:
-    return FAMILIES.index(entry.card.family), entry.card.year, _model(entry), entry.place
+def _sort_key(entry: Entry) -> tuple[int, int, str, int]:
+    return FAMILIES.index(entry.card.family), entry.card.year, _model(entry), entry.variant_number
 
 
 def _rooms() -> Iterator[Entry]:
@@ -200,14 +200,14 @@ def _given(path: Path, known: dict[str, Entry]) -> list[Entry]:
     registered = [entry for entry in known.values() if entry.path.resolve() == path]
     if registered:
         return registered
-    found = list(_entries(path, BY_PATH + hashlib.sha256(str(path).encode()).hexdigest()[:16]))
-    if not found:
+    models = list(_entries(path, BY_PATH + hashlib.sha256(str(path).encode()).hexdigest()[:16]))
+    if not models:
         raise UserError(f"{path}: holds no Card; write `CARD = Card(name=..., ...)` at its top level")
-    for entry in found:
+    for entry in models:
         if entry.card.name in known:
             taken = known[entry.card.name].path
             raise UserError(f"{path}: model name '{entry.card.name}' is taken by {taken}; rename it")
-    return found
+    return models
 
 
 def _entries(path: Path, module: str) -> Iterator[Entry]:
@@ -256,7 +256,7 @@ def _import_file(entry: Entry) -> ModuleType:
 
 
 def _refuse_foreign_helpers(path: Path) -> None:
-    """Check that no helper module of a model is loaded already from another place under the same name.
+    """Check that no helper module of a model is loaded already from another folder under the same name.
 
     Raises:
         UserError: one is; the model would silently run with the other's code.

@@ -83,7 +83,7 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Run finished cells again."
 
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
-        """Return how much is done a second."""
+        """Return the speed, steps per second."""
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:,.0f}/s")
 
@@ -148,8 +148,8 @@ def print_json(value: Any) -> None:
 def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows of text under a head; the first column is never broken."""
     grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for place, name in enumerate(head):
-        grid.add_column(name, no_wrap=place == 0, overflow="fold")
+    for number, name in enumerate(head):
+        grid.add_column(name, no_wrap=number == 0, overflow="fold")
     for row in rows:
         grid.add_row(*map(escape, row))
     console().print(grid)

@@ -39,7 +39,7 @@ def test_a_variant_is_its_model_with_a_name_a_label_and_options_of_its_own(varie
 def test_variants_stand_right_after_their_model_in_the_order_of_the_card(varied):
     assert names("three,two:no_a,one,two:no_b,two") == ["one", "two", "two:no_b", "two:no_a", "three"]
     assert names("three,two:no_a,one") == ["one", "two:no_a", "three"]
-    assert list(registry.places()) == ["one", "two", "two:no_b", "two:no_a", "three"]
+    assert list(registry.table_order()) == ["one", "two", "two:no_b", "two:no_a", "three"]
 
 
 def test_variants_are_no_part_of_all_or_of_a_family(varied):

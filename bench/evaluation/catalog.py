@@ -191,15 +191,15 @@ class Counter:
         step = max(1, CHUNK_BYTES * torch.get_num_threads() // (4 * width))
         if self.flags.shape != (min(step, rows), width):
             self.flags, self.ones = scores.new_empty(min(step, rows), width), scores.new_ones(width)
-        found = scores.new_empty(3, rows)
+        counts = scores.new_empty(3, rows)
         for start in range(0, rows, step):
             part = slice(start, start + step)
             block, flags = scores[part], self.flags[: min(step, rows - start)]
             for row, compare, bound in ((0, torch.gt, high), (1, torch.ge, low)):
                 compare(block, bound[part], out=flags)
-                torch.mv(flags, self.ones, out=found[row, part])
-            torch.mv(block, self.ones, out=found[2, part])
-        return found[0].long(), found[1].long(), found[2]
+                torch.mv(flags, self.ones, out=counts[row, part])
+            torch.mv(block, self.ones, out=counts[2, part])
+        return counts[0].long(), counts[1].long(), counts[2]
 
 
 def _by_tile(rows: Tensor, items: Tensor, starts: range) -> list[tuple[Tensor, Tensor]]:

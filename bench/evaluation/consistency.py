@@ -1,4 +1,4 @@
-"""Arithmetic that every table of HR@K and NDCG@K must obey when one item a user is held out.
+"""Arithmetic that every table of HR@K and NDCG@K must obey when one item per user is held out.
 
 With one relevant item a hit at rank r is worth 1 / log2(r + 1). So between two cut-offs K < L the gain of
 NDCG lies between the gain of HR over log2(L + 1), all new hits at rank L, and over log2(K + 2), all of them
@@ -46,8 +46,8 @@ def check_consistency(
     Raises:
         ValueError: a metric has no whole number behind its @.
     """
-    found = (_row(name, values, candidates, rounding) for name, values in rows.items())
-    return [violation for row in found for violation in row]
+    by_row = (_row(name, values, candidates, rounding) for name, values in rows.items())
+    return [violation for row in by_row for violation in row]
 
 
 def chance(kind: str, cutoff: int, candidates: int) -> float:
@@ -60,8 +60,8 @@ def chance(kind: str, cutoff: int, candidates: int) -> float:
 def _row(
     name: str, values: Mapping[str, float], candidates: int | None, rounding: float
 ) -> Iterator[Violation]:
-    found = {kind: _cutoffs(values, kind) for kind in ("HR", "NDCG")}
-    for kind, by_cutoff in found.items():
+    by_kind = {kind: _cutoffs(values, kind) for kind in ("HR", "NDCG")}
+    for kind, by_cutoff in by_kind.items():
         for before, after in pairwise(sorted(by_cutoff)):
             least = by_cutoff[before]
             if by_cutoff[after] < least - 2 * rounding - EXACT:
@@ -70,7 +70,7 @@ def _row(
             least = 0.0 if candidates is None else chance(kind, cutoff, candidates)
             if value < least - rounding - EXACT:
                 yield Violation(name, "chance", f"{kind}@{cutoff}", value, (least, 1.0))
-    yield from _against_hits(name, found["HR"], found["NDCG"], rounding)
+    yield from _against_hits(name, by_kind["HR"], by_kind["NDCG"], rounding)
 
 
 def _against_hits(

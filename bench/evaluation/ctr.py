@@ -28,18 +28,18 @@ def values(pairs: Pairs, names: Sequence[str] = METRICS) -> dict[str, float]:
     from sklearn.metrics import log_loss, roc_auc_score  # takes a second: not needed to show help
 
     user, label, score = (pairs[f"test_{name}"] for name in ("user", "label", "score"))
-    found: dict[str, float] = {}
+    by_name: dict[str, float] = {}
     for name in names:
         if name == "AUC":
-            found[name] = float(roc_auc_score(label, score))
+            by_name[name] = float(roc_auc_score(label, score))
         elif name == "GAUC":
-            found[name] = grouped_auc(user, label, score)
+            by_name[name] = grouped_auc(user, label, score)
         elif name == "LogLoss":
             chances = calibrated(pairs["validation_label"], pairs["validation_score"], score)
-            found[name] = float(log_loss(label, chances, labels=[0, 1]))
+            by_name[name] = float(log_loss(label, chances, labels=[0, 1]))
         else:
             raise ValueError(f"metric {name!r}: expected {', '.join(METRICS)}")
-    return found
+    return by_name
 
 
 def chance(pairs: Pairs, names: Sequence[str] = METRICS) -> dict[str, float]:
@@ -115,7 +115,7 @@ class WeightedAUC:
     Pairs are sorted once, so that a resample of the users costs sums alone.
 
     Args:
-        user: (P,) 0-based place of the user of each pair among the users that are weighted.
+        user: (P,) 0-based index of the user of each pair among the users that are weighted.
         label: (P,) 0 or 1.
         scores: (P,) of each run (seed) of the model.
     """

@@ -1,4 +1,4 @@
-"""Metrics as views of stored ranks. One held-out item a user, so the ideal DCG is 1.
+"""Metrics as views of stored ranks. One held-out item per user, so the ideal DCG is 1.
 
 Ranks are 1-based. The discount is 1 / log2(1 + rank), cut at K (Jarvelin and Kekalainen 2002).
 """

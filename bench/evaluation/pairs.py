@@ -57,8 +57,8 @@ def score_pairs(
     for rows, batch in batches:
         encoded = model.encode(batch.to(device))
         candidates = torch.from_numpy(items[rows]).to(device)
-        found = checked(model, model.score_encoded(encoded, candidates, table), *candidates.shape)
-        scores[rows] = found.float().cpu().numpy()
+        block = checked(model, model.score_encoded(encoded, candidates, table), *candidates.shape)
+        scores[rows] = block.float().cpu().numpy()
     wrong = ~np.isfinite(scores) & real
     if wrong.any():
         user = held.users[np.flatnonzero(wrong.any(1))[0]]

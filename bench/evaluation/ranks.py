@@ -41,7 +41,7 @@ class Held:
         return (1 + num_items - np.diff(self.touched.offsets)[self.users]).astype(np.int32)
 
     def ties(self) -> NDArray[np.float64]:
-        """Return (S,) draws in [0, 1), one a user, stratified: a random permutation of (i + U) / S."""
+        """Return (S,) draws in [0, 1), one per user, stratified: a random permutation of (i + U) / S."""
         rng = np.random.default_rng([self.seed, 7])
         count = len(self.users)
         return (rng.permutation(count) + rng.random(count)) / max(count, 1)
@@ -107,6 +107,6 @@ def _touched(held: Held, rows: NDArray[np.int64], device: torch.device) -> Tenso
     users = held.users[rows]
     starts, stops = held.touched.offsets[users], held.touched.offsets[users + 1]
     counts = stops - starts
-    place = np.repeat(np.arange(len(rows)), counts)
+    row = np.repeat(np.arange(len(rows)), counts)
     flat = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(starts, counts)
-    return torch.from_numpy(np.stack([place, held.touched.item[flat].astype(np.int64)], 1)).to(device)
+    return torch.from_numpy(np.stack([row, held.touched.item[flat].astype(np.int64)], 1)).to(device)

@@ -122,7 +122,7 @@ def paired_bootstrap(
 
 
 def _resampled(rng: np.random.Generator, users: int, columns: int) -> NDArray[np.float32]:
-    """Return (users, columns) how often each user was drawn, `users` draws with replacement a column."""
+    """Return (users, columns) how often each user was drawn, `users` draws with replacement per column."""
     drawn = rng.integers(0, users, (users, columns)) * columns + np.arange(columns)
     return np.bincount(drawn.ravel(), minlength=users * columns).reshape(users, columns).astype(np.float32)
 

@@ -18,13 +18,13 @@ def members(model: str, chosen: str | None = None) -> list[Entry]:
     Raises:
         UserError: not one model, a model without variants, or no such variant.
     """
-    found = select(model)
-    if found[0].base:
-        variant = found[0].card.name.removeprefix(f"{found[0].base}:")
-        raise UserError(f"{model}: a variant; give its model: {found[0].spec} --variants {variant}")
-    declaring = [entry for entry in found if entry.card.variants]
-    if len(declaring) > 1 or (len(found) > 1 and not model.endswith(".py")):
-        names = ", ".join(entry.card.name for entry in declaring or found)
+    selected = select(model)
+    if selected[0].base:
+        variant = selected[0].card.name.removeprefix(f"{selected[0].base}:")
+        raise UserError(f"{model}: a variant; give its model: {selected[0].spec} --variants {variant}")
+    declaring = [entry for entry in selected if entry.card.variants]
+    if len(declaring) > 1 or (len(selected) > 1 and not model.endswith(".py")):
+        names = ", ".join(entry.card.name for entry in declaring or selected)
         raise UserError(f"{model}: an ablation takes one model; choose one of {names}")
     if not declaring:
         raise UserError(f"{model}: its card declares no variants; {_with_variants()}")
@@ -62,20 +62,20 @@ def fitting(records: Sequence[Record], entries: Sequence[Entry]) -> tuple[list[R
         UserError: the full model is missing, or no variant fits it.
     """
     name, command, rest = entries[0].card.name, f"bench ablate {entries[0].spec}", entries[1:]
-    kept = [record for record in records if record.cell.model == name]
-    if not kept:
+    fitted = [record for record in records if record.cell.model == name]
+    if not fitted:
         raise UserError(f"the store holds no cell of {name} there; first: {command}")
-    missing, full = [], kept[0].cell
+    missing, full = [], fitted[0].cell
     for entry in rest:
         wanted = {**_terms(full), "options": {**full.options, **entry.changed}}
         ran = [record for record in records if record.cell.model == entry.card.name]
-        found = [record for record in ran if _terms(record.cell) == wanted]
-        kept += found
-        missing += [] if found else [entry.card.name]
+        alike = [record for record in ran if _terms(record.cell) == wanted]
+        fitted += alike
+        missing += [] if alike else [entry.card.name]
     if len(missing) == len(rest):
         reason = "no variant was run with the code, limits and options of the full model's last run"
         raise UserError(f"{name}: {reason}; run: {command}")
-    return kept, missing
+    return fitted, missing
 
 
 def _terms(cell: Cell) -> dict[str, Any]:

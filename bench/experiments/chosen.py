@@ -5,7 +5,7 @@ from typing import Literal
 from bench.errors import UserError, hint
 from bench.experiments.record import Record
 from bench.experiments.store import Store
-from bench.registry import entries, places
+from bench.registry import entries, table_order
 
 
 def stored(
@@ -47,5 +47,5 @@ def named(records: list[Record], spec: str) -> list[Record]:
 
 def in_order(records: list[Record]) -> list[Record]:
     """Sort records as the registry sorts models; those that it does not know come last."""
-    place = places()
-    return sorted(records, key=lambda r: (place.get(r.cell.model, len(place)), r.cell.model, r.cell.seed))
+    order = table_order()
+    return sorted(records, key=lambda r: (order.get(r.cell.model, len(order)), r.cell.model, r.cell.seed))

@@ -11,7 +11,7 @@ from bench.diagnostic import Diagnostic
 from bench.interface import Batch, Recommender
 from bench.training.data import HeldPart
 
-Shown = tuple[int, str, Diagnostic]
+OfBatch = tuple[int, str, Diagnostic]
 """Users of the batch, name, what the model showed of them."""
 
 
@@ -31,27 +31,27 @@ def diagnose(model: Recommender, part: HeldPart, device: torch.device, batch_siz
     if type(model).diagnostics is Recommender.diagnostics:
         return {}
     try:
-        found = average(_shown(model, part.batches(model.max_history, batch_size), device))
+        diagnostics = average(_by_batch(model, part.batches(model.max_history, batch_size), device))
     except Exception as error:  # a user's model may raise anything
         return {"diagnostics_error": f"{type(error).__name__}: {error}"}
-    return {"diagnostics": found} if found else {}
+    return {"diagnostics": diagnostics} if diagnostics else {}
 
 
 @torch.no_grad()
-def _shown(
+def _by_batch(
     model: Recommender, batches: Iterable[tuple[NDArray[np.int64], Batch]], device: torch.device
-) -> Iterator[Shown]:
+) -> Iterator[OfBatch]:
     """Yield what the model shows of each batch; the state of the random numbers is left as it was."""
     model.eval()
     devices = [device] if device.type == "cuda" else []
     for number, (_, batch) in enumerate(batches):
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(number)
-            found = model.diagnostics(batch.to(device))
-        yield from ((len(batch), name, one) for name, one in found.items())
+            diagnostics = model.diagnostics(batch.to(device))
+        yield from ((len(batch), name, one) for name, one in diagnostics.items())
 
 
-def average(shown: Iterable[Shown]) -> dict[str, dict[str, Any]]:
+def average(batches: Iterable[OfBatch]) -> dict[str, dict[str, Any]]:
     """Return name -> title, labels and values of each diagnostic, averaged over batches.
 
     Raises:
@@ -60,7 +60,7 @@ def average(shown: Iterable[Shown]) -> dict[str, dict[str, Any]]:
     first: dict[str, Diagnostic] = {}
     sums: dict[str, NDArray[np.float64]] = {}
     weights: dict[str, NDArray[np.float64]] = {}
-    for users, name, one in shown:
+    for users, name, one in batches:
         labels = first.setdefault(name, one)
         if (labels.rows, labels.columns) != (one.rows, one.columns):
             raise ValueError(f"diagnostic '{name}': labels differ between batches")

@@ -67,26 +67,26 @@ def run_grid(
         for entry in plan.models
         for seed in plan.seeds
     ]
-    found = {} if fresh else {cell.key: record for cell, _ in cells if (record := store.find(cell.key))}
+    records = {} if fresh else {cell.key: record for cell, _ in cells if (record := store.find(cell.key))}
     missing = [
         Order(cell, entry, plan.training, store.root, folder, shuffle, jobs)
         for cell, entry in cells
-        if cell.key not in found
+        if cell.key not in records
     ]
-    if not quiet and found:
-        print(f"{len(found)} of {len(cells)} cells found in {store.root}", file=sys.stderr)
+    if not quiet and records:
+        print(f"{len(records)} of {len(cells)} cells found in {store.root}", file=sys.stderr)
     if not quiet and missing:
         print(_duration(len(missing), jobs, plan.training.max_minutes), file=sys.stderr)
     for order in missing if fresh else []:
         store.checkpoint_path(order.cell.key).unlink(missing_ok=True)
     if missing and quiet:
-        found |= {record.key: record for record in _run(missing, jobs, lambda note: None)}
+        records |= {record.key: record for record in _run(missing, jobs, lambda note: None)}
     elif missing:
         with Display(len(missing)) as display:
             for record in _run(missing, jobs, display.show):
-                found[record.key] = record
+                records[record.key] = record
                 display.finish(title(record.label, record.cell.seed), record)
-    return [found[cell.key] for cell, _ in cells]
+    return [records[cell.key] for cell, _ in cells]
 
 
 def _duration(cells: int, jobs: int, max_minutes: float | None) -> str:

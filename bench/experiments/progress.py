@@ -32,7 +32,7 @@ class Note:
 
 
 class Teller:
-    """Turns what the loop tells (`bench.training.watcher.Watcher`) into notes, a few a second."""
+    """Turns the calls of the loop (`bench.training.watcher.Watcher`) into notes, a few per second."""
 
     def __init__(self, cell: str, send: Callable[[Note], None]) -> None:
         self.cell, self.send = cell, send
@@ -88,8 +88,8 @@ class Display:
             disable=not self.live,
         )
         self.total = self.bars.add_task("all cells", total=cells, text="")
-        self.shown: dict[str, TaskID] = {}
-        self.spoke: dict[str, float] = {}
+        self.bar_of: dict[str, TaskID] = {}
+        self.last_line: dict[str, float] = {}
 
     def __enter__(self) -> "Display":
         self.bars.start()
@@ -102,22 +102,26 @@ class Display:
 
     def show(self, note: Note) -> None:
         """Draw how far a cell is."""
-        if note.cell not in self.shown:
-            self.shown[note.cell] = self.bars.add_task(note.cell, text="")
+        if note.cell not in self.bar_of:
+            self.bar_of[note.cell] = self.bars.add_task(note.cell, text="")
         description = f"{note.cell} {note.epoch}"
         self.bars.update(
-            self.shown[note.cell], description=description, text=note.text, completed=note.done, total=note.of
+            self.bar_of[note.cell],
+            description=description,
+            text=note.text,
+            completed=note.done,
+            total=note.of,
         )
         now = time.monotonic()
-        if not self.live and now - self.spoke.setdefault(note.cell, now) > QUIET:
-            self.spoke[note.cell] = now
+        if not self.live and now - self.last_line.setdefault(note.cell, now) > QUIET:
+            self.last_line[note.cell] = now
             print(f"{description}: {note.text}", file=sys.stderr, flush=True)
 
     def finish(self, cell: str, record: Record) -> None:
         """Print the line of a finished cell and move the bar over all."""
         self.finished += 1
-        if cell in self.shown:
-            self.bars.remove_task(self.shown.pop(cell))
+        if cell in self.bar_of:
+            self.bars.remove_task(self.bar_of.pop(cell))
         left = (time.monotonic() - self.begun) / self.finished * (self.cells - self.finished)
         self.bars.update(
             self.total, completed=self.finished, text=f"{self.finished}/{self.cells}, {left:.0f} s left"

@@ -1,4 +1,4 @@
-"""Finished cells on disk: one folder a cell, each file written beside its place and renamed.
+"""Finished cells on disk: one folder per cell, each file written under another name and then renamed.
 
 The format is described in `results/README.md`. Ranks and scores stay on disk until they are asked for.
 """
@@ -78,8 +78,9 @@ class Store:
     def write(self, record: Record) -> None:
         """Store a record in place of an earlier one of its key.
 
-        Each file is written beside its place and renamed, arrays first and `record.json` last: an interrupted
-        write never looks like a record, and two processes that finish one cell do not disturb each other.
+        Each file is written under another name and then renamed, arrays first and `record.json` last: an
+        interrupted write never looks like a record, and two processes that finish one cell do not disturb
+        each other.
         """
         record.finished_at = datetime.now(UTC).isoformat(timespec="microseconds")
         folder = self._folder(record)

@@ -81,9 +81,9 @@ class TargetAttention(nn.Module):
             (B, C, D); zero for a history without events.
         """
         weights = history.new_zeros(*mask.shape, target.shape[1])  # (B, L, C)
-        row, place = mask.nonzero(as_tuple=True)  # V real events
+        row, position = mask.nonzero(as_tuple=True)  # V real events
         if len(row):
-            weights[row, place] = self.weights(history[row, place], target, row)
+            weights[row, position] = self.weights(history[row, position], target, row)
         return torch.einsum("blc,bld->bcd", weights, history)
 
     def weights(self, events: Tensor, target: Tensor, row: Tensor) -> Tensor:
@@ -162,13 +162,13 @@ class Impressed:
     """(B, C) int64; 0 where a group has fewer than C rows."""
     row: Tensor
     """(n,) int64, the group of each row."""
-    place: Tensor
+    column: Tensor
     """(n,) int64, the column of each row in `items`."""
 
     def spread(self, values: Tensor, fill: float = 0.0) -> Tensor:
         """Return values of the rows (n,) as (B, C), `fill` where a group has no row."""
         wide = torch.full_like(self.items, fill, dtype=values.dtype)
-        wide[self.row, self.place] = values
+        wide[self.row, self.column] = values
         return wide
 
 
@@ -189,7 +189,7 @@ def group_impressions(
     opens[1:] |= (key[1:] != key[:-1]).any(1)
     opens[:1] = True
     first, row = opens.nonzero()[:, 0], opens.cumsum(0) - 1
-    place = torch.arange(len(user), device=user.device) - first[row]
-    items = target.new_zeros(len(first), int(place.max()) + 1)
-    items[row, place] = target
-    return Impressed(first, items, row, place)
+    column = torch.arange(len(user), device=user.device) - first[row]
+    items = target.new_zeros(len(first), int(column.max()) + 1)
+    items[row, column] = target
+    return Impressed(first, items, row, column)

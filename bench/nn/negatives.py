@@ -28,8 +28,8 @@ class UntouchedItems(nn.Module):
         users = pairs // (num_items + 1)
         offsets = torch.zeros(num_users + 1, dtype=torch.int64)
         offsets[1:] = torch.bincount(users, minlength=num_users).cumsum(0)
-        place = torch.arange(len(pairs)) - offsets[users]  # k
-        self.register_buffer("keys", pairs - place - 1, persistent=False)
+        rank = torch.arange(len(pairs)) - offsets[users]  # k
+        self.register_buffer("keys", pairs - rank - 1, persistent=False)
         self.register_buffer("offsets", offsets, persistent=False)
 
     def draw(self, user: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -62,23 +62,25 @@ def compare(records: Sequence[Record], metrics: Sequence[str] | None = None) -> 
     return Ablation(table, full.model, differences, p)
 
 
-def notes(found: Ablation) -> list[str]:
+def notes(comparison: Ablation) -> list[str]:
     """Return the lines under the table."""
-    rows = tuple(replace(row, p=None) for row in found.table.rows)  # tested against the full model instead
+    rows = tuple(
+        replace(row, p=None) for row in comparison.table.rows
+    )  # tested against the full model instead
     label = rows[0].label
-    lines = table_notes(replace(found.table, rows=rows))
-    lower = [name for name in found.table.metrics if name in found.table.kind.lower_is_better]
+    lines = table_notes(replace(comparison.table, rows=rows))
+    lower = [name for name in comparison.table.metrics if name in comparison.table.kind.lower_is_better]
     sign = f" (above 0: {', '.join(lower)})" if lower else ""
     lines += [f"Difference: mean of the variant less that of {label}; below 0{sign} the missing part helps"]
-    if found.p:
-        test = f"{found.table.kind.test} over users on {found.table.kind.tested}, seeds averaged"
-        lines += [f"p: {test}, against {label}, Holm-corrected over {len(found.p)} variants"]
+    if comparison.p:
+        test = f"{comparison.table.kind.test} over users on {comparison.table.kind.tested}, seeds averaged"
+        lines += [f"p: {test}, against {label}, Holm-corrected over {len(comparison.p)} variants"]
     return lines
 
 
-def show(found: Ablation, console: Console) -> None:
+def show(comparison: Ablation, console: Console) -> None:
     """Print an ablation and its notes to a terminal; 4 metrics fit 120 columns."""
-    table = found.table
+    table = comparison.table
     mark = " - SIMULATED DATA" if table.simulated else ""
     title = f"Ablation of {table.rows[0].label} on {table.dataset} - {protocol_name(table)}{mark}"
     grid = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
@@ -89,91 +91,104 @@ def show(found: Ablation, console: Console) -> None:
     for name in ("p", "Seeds"):
         grid.add_column(name, justify="right", min_width=len(name), no_wrap=True)
     for row in table.rows:
-        grid.add_row(escape(found.short(row)), *_values(found, row), _p(found, row), str(len(row.seeds)))
+        grid.add_row(
+            escape(comparison.short(row)), *_values(comparison, row), _p(comparison, row), str(len(row.seeds))
+        )
     console.print(grid)
     for row in table.rows:
         if row.status != "done":
             line = f"{row.label} {row.status}: {row.reason}"
             console.print(line, style="red", markup=False, highlight=False)
-    for note in notes(found):
+    for note in notes(comparison):
         console.print(note, markup=False, highlight=False)
 
 
-def to_markdown(found: Ablation) -> str:
+def to_markdown(comparison: Ablation) -> str:
     """Return a Markdown table with its notes."""
-    columns = [part for name in found.table.metrics for part in (name, "diff.")]
+    columns = [part for name in comparison.table.metrics for part in (name, "diff.")]
     head = ["Model", *columns, "p", "Seeds", "Weights", "Train s", "Remark"]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 2) + "---|"]
-    for row in found.table.rows:
+    for row in comparison.table.rows:
         costs = [f"{row.parameters:,}", f"{row.train_seconds:,.0f}"] if row.metrics else ["", ""]
         remark = row.reason if row.status == "done" else f"{row.status}: {row.reason}"
-        cells = [row.label, *_values(found, row), _p(found, row), str(len(row.seeds)), *costs, remark]
+        cells = [
+            row.label,
+            *_values(comparison, row),
+            _p(comparison, row),
+            str(len(row.seeds)),
+            *costs,
+            remark,
+        ]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes(found))]) + "\n"
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes(comparison))]) + "\n"
 
 
-def to_latex(found: Ablation) -> str:
+def to_latex(comparison: Ablation) -> str:
     """Return a `booktabs` table with its notes."""
-    table = found.table
+    table = comparison.table
     head = " & ".join(["Model", *(f"{latex_text(name)} & diff." for name in table.metrics), "$p$"])
     caption = latex_text(f"Ablation of {table.rows[0].label} on {table.dataset}.")
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}"]
     lines += [rf"\begin{{tabular}}{{l{'r' * (2 * len(table.metrics) + 1)}}}", r"\toprule"]
     lines += [head + r" \\", r"\midrule"]
     for row in table.rows:
-        cells = [found.short(row), *_values(found, row), _p(found, row)]
+        cells = [comparison.short(row), *_values(comparison, row), _p(comparison, row)]
         lines.append(" & ".join(map(latex_text, cells)) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}", "", r"\footnotesize"]
-    lines += [latex_text(note) + r"\\" for note in notes(found)]
+    lines += [latex_text(note) + r"\\" for note in notes(comparison)]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
-def to_csv(found: Ablation) -> str:
-    """Return a CSV file: a line a row, every value in full precision."""
-    table, out = found.table, io.StringIO()
+def to_csv(comparison: Ablation) -> str:
+    """Return a CSV file: one line per row, every value in full precision."""
+    table, out = comparison.table, io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     columns = [f"{name}{part}" for name in table.metrics for part in ("", " std", " difference")]
     writer.writerow(["model", "label", "status", "seeds", *columns, "p", "parameters", "train_seconds",
                      "reason", "dataset", "protocol", "candidates_hash", "simulated"])  # fmt: skip
     for row in table.rows:
-        change, values = found.differences.get(row.model, {}), []
+        change, values = comparison.differences.get(row.model, {}), []
         for name in table.metrics:
             value = row.metrics.get(name)
             values += [value and value.mean, value and value.std, change.get(name)]
         ground = [table.dataset, protocol_name(table), table.candidates_hash, table.simulated]
-        writer.writerow([row.model, row.label, row.status, len(row.seeds), *values, found.p.get(row.model),
-                         row.parameters, row.train_seconds, row.reason, *ground])  # fmt: skip
+        costs = [row.parameters, row.train_seconds, row.reason]
+        p = comparison.p.get(row.model)
+        writer.writerow([row.model, row.label, row.status, len(row.seeds), *values, p, *costs, *ground])
     return out.getvalue()
 
 
-def to_json_text(found: Ablation) -> str:
+def to_json_text(comparison: Ablation) -> str:
     """Return the stable JSON form of a table, with `full`, and `difference` and `p` of each variant."""
-    shown = json.loads(to_json(found.table))
-    for row in shown["rows"]:
-        row |= {"difference": dict(found.differences.get(row["model"], {})), "p": found.p.get(row["model"])}
-    shown |= {"full": found.full, "notes": notes(found)}
-    return json.dumps(shown, indent=1, ensure_ascii=False)
+    content = json.loads(to_json(comparison.table))
+    for row in content["rows"]:
+        row |= {
+            "difference": dict(comparison.differences.get(row["model"], {})),
+            "p": comparison.p.get(row["model"]),
+        }
+    content |= {"full": comparison.full, "notes": notes(comparison)}
+    return json.dumps(content, indent=1, ensure_ascii=False)
 
 
-def write(found: Ablation, folder: Path) -> list[Path]:
+def write(comparison: Ablation, folder: Path) -> list[Path]:
     """Write `ablation_<model>_<dataset>_<protocol>` as .md, .csv, .tex and .json."""
-    forms = {"md": to_markdown(found), "csv": to_csv(found), "tex": to_latex(found)}
-    return write_files(folder, found.name, {**forms, "json": to_json_text(found)})
+    forms = {"md": to_markdown(comparison), "csv": to_csv(comparison), "tex": to_latex(comparison)}
+    return write_files(folder, comparison.name, {**forms, "json": to_json_text(comparison)})
 
 
-def _values(found: Ablation, row: Row) -> list[str]:
+def _values(comparison: Ablation, row: Row) -> list[str]:
     """Return mean with deviation and difference of each metric, or what became of the row."""
-    shown, change = [], found.differences.get(row.model, {})
-    for name in found.table.metrics:
+    cells, change = [], comparison.differences.get(row.model, {})
+    for name in comparison.table.metrics:
         value = row.metrics.get(name)
         if value is None:
-            shown += [row.status if name == found.table.metrics[0] else "", ""]
+            cells += [row.status if name == comparison.table.metrics[0] else "", ""]
             continue
         spread = "" if value.std is None else f"±{value.std:.4f}"
-        shown += [f"{value.mean:.4f}{spread}", f"{change[name]:+.4f}" if change else ""]
-    return shown
+        cells += [f"{value.mean:.4f}{spread}", f"{change[name]:+.4f}" if change else ""]
+    return cells
 
 
-def _p(found: Ablation, row: Row) -> str:
-    p = found.p.get(row.model)
+def _p(comparison: Ablation, row: Row) -> str:
+    p = comparison.p.get(row.model)
     return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"

@@ -22,7 +22,7 @@ def data_set(
     over_time: Mapping[str, NDArray[np.int64]],
     folder: Path,
 ) -> list[Path]:
-    """Draw three panels, a line a behavior.
+    """Draw three panels, one line per behavior.
 
     Args:
         name: of the data set.
@@ -46,8 +46,8 @@ def data_set(
         _label(time, "Events over time", "share of the time span", "events kept", log=False)
         time.set_ylim(bottom=0)
         handles = [(behavior, color) for color, behavior in zip(COLORS, lengths, strict=False)]
-        for place, (behavior, color) in enumerate(handles):
-            histories.text(0.04, 0.06 + 0.1 * (len(handles) - 1 - place), behavior, color=color,
+        for row, (behavior, color) in enumerate(handles):
+            histories.text(0.04, 0.06 + 0.1 * (len(handles) - 1 - row), behavior, color=color,
                            transform=histories.transAxes, fontsize=8)  # fmt: skip
         title = f"{name} (SIMULATED DATA)" if simulated else name
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")

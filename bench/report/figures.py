@@ -29,7 +29,7 @@ ORDER = ("gates", "cosines", "norms", "noise_error")
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write `<name>.png` (300 dpi) and `<name>.pdf`, each beside its place and renamed."""
+    """Write `<name>.png` (300 dpi) and `<name>.pdf`, each under another name first, then renamed."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for ending, dates in (("png", {}), ("pdf", {"CreationDate": None})):
@@ -40,25 +40,25 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     return written
 
 
-def ablation(found: Ablation, folder: Path, metrics: Sequence[str] | None = None) -> list[Path]:
-    """Draw the bars of an ablation: a panel a metric, the full model above its variants.
+def ablation(comparison: Ablation, folder: Path, metrics: Sequence[str] | None = None) -> list[Path]:
+    """Draw the bars of an ablation: one panel per metric, the full model above its variants.
 
     Args:
-        found: model and variants.
+        comparison: the model and its variants.
         folder: where `ablation_<model>_<dataset>_<protocol>.{png,pdf}` goes.
         metrics: among those of the table; None takes its first two.
 
     Raises:
         UserError: no row has a finished cell, or the table has no such metric.
     """
-    table, tested = found.table, found.table.kind.tested
+    table, tested = comparison.table, comparison.table.kind.tested
     metrics = metrics or table.metrics[:2]
     rows = [row for row in table.rows if row.metrics]
     if missing := [name for name in metrics if name not in table.metrics]:
         raise UserError(f"no panel of {missing[0]}: the table has {', '.join(table.metrics)}")
     if not rows:
-        raise UserError(f"ablation of {found.full}: no finished cell to draw")
-    labels = [found.short(row) for row in rows]
+        raise UserError(f"ablation of {comparison.full}: no finished cell to draw")
+    labels = [comparison.short(row) for row in rows]
     with matplotlib.rc_context(STYLE):
         columns, height = min(len(metrics), 2), -(-len(metrics) // 2)
         figure = Figure(figsize=(WIDTH, 0.3 + height * (0.75 + 0.27 * len(rows))), layout="constrained")
@@ -68,26 +68,26 @@ def ablation(found: Ablation, folder: Path, metrics: Sequence[str] | None = None
         for panel, name in zip(panels, metrics, strict=False):
             means = np.array([row.metrics[name].mean for row in rows])
             deviations = np.array([row.metrics[name].std or 0.0 for row in rows])
-            changes = [found.differences.get(row.model, {}).get(name) for row in rows]
-            p = [found.p.get(row.model) if name == tested else None for row in rows]
+            changes = [comparison.differences.get(row.model, {}).get(name) for row in rows]
+            p = [comparison.p.get(row.model) if name == tested else None for row in rows]
             bars(panel, means, deviations, list(map(_change, changes, p)))
             panel.set_title(name)
         panels[0].set_yticks(range(len(rows)), labels)
         panels[0].invert_yaxis()
         seeds = max(len(row.seeds) for row in rows)
         spread = f"mean and sample deviation over {seeds} seeds" if seeds > 1 else "one seed"
-        test = f"; p: paired test over users on {tested}, Holm" if found.p and tested in metrics else ""
+        test = f"; p: paired test over users on {tested}, Holm" if comparison.p and tested in metrics else ""
         dashed = "dashed: full model"
         under = f"{_ground(table.dataset, table.simulated)}, {spread}; {dashed}{test}"
         figure.supxlabel(under, fontsize=7, color=GREY)
-        return save(figure, folder, found.name)
+        return save(figure, folder, comparison.name)
 
 
 def _change(difference: float | None, p: float | None) -> str:
     if difference is None:
         return ""
-    shown = "" if p is None else ", p<0.001" if p < 0.001 else f", p={p:.3f}"
-    return f"{difference:+.4f}".replace("-", "\N{MINUS SIGN}") + shown
+    p_value = "" if p is None else ", p<0.001" if p < 0.001 else f", p={p:.3f}"
+    return f"{difference:+.4f}".replace("-", "\N{MINUS SIGN}") + p_value
 
 
 def diagnostics(record: Record, folder: Path) -> list[Path]:
@@ -158,11 +158,11 @@ def _validation(panel: Axes, outcome: Outcome) -> None:
     panel.plot(epochs, values, color=COLORS[0], marker="o", markevery=-(-len(values) // 15))
     last = outcome.curves[-1]["stage"]
     best = sum(entry["stage"] != last for entry in outcome.curves) + outcome.best_epoch
-    kept = ""
+    which = ""
     if outcome.best_epoch:
         panel.plot(best, values[best - 1], "o", color=COLORS[1], markersize=6, markerfacecolor="none")
-        kept = f" (kept: epoch {best}, {values[best - 1]:.4f})"
-    panel.set_title(f"Validation {VALIDATION}{kept}")
+        which = f" (kept: epoch {best}, {values[best - 1]:.4f})"
+    panel.set_title(f"Validation {VALIDATION}{which}")
     _epochs(panel, outcome)
 
 
@@ -180,18 +180,23 @@ def _epochs(panel: Axes, outcome: Outcome) -> None:
                    fontsize=7, color=GREY)  # fmt: skip
 
 
-def _diagnostic(panel: Axes, shown: Mapping[str, Any]) -> None:
+def _diagnostic(panel: Axes, diagnostic: Mapping[str, Any]) -> None:
     """Draw one stored `Diagnostic` in its form."""
-    values = np.array(shown["values"], float)  # None becomes NaN
-    rows, columns, (down, across), unit = shown["rows"], shown["columns"], shown["axes"], shown["unit"]
-    title = f"{shown['title'][:1].upper()}{shown['title'][1:]}"
+    values = np.array(diagnostic["values"], float)  # None becomes NaN
+    rows, columns, (down, across), unit = (
+        diagnostic["rows"],
+        diagnostic["columns"],
+        diagnostic["axes"],
+        diagnostic["unit"],
+    )
+    title = f"{diagnostic['title'][:1].upper()}{diagnostic['title'][1:]}"
     panel.set_title(title)
-    if shown["form"] == "lines":
+    if diagnostic["form"] == "lines":
         lines(panel, np.arange(len(columns)), dict(zip(rows, values, strict=True)))
         step = -(-len(columns) // 10)
         panel.set_xticks(range(0, len(columns), step), columns[::step])
         panel.set(xlabel=across, ylabel=unit)
-    elif shown["form"] == "bars":
+    elif diagnostic["form"] == "bars":
         groups(panel, values, rows, columns)
         panel.set(xlabel=unit, ylabel=down)
     else:

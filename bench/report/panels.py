@@ -42,23 +42,25 @@ def bars(panel: Axes, means: Values, deviations: Values, notes: Sequence[str]) -
         deviations: (R,) half whiskers; 0 draws none.
         notes: R texts.
     """
-    place = np.arange(len(means))
+    y = np.arange(len(means))
     colors = [COLORS[0], *[COLORS[4]] * (len(means) - 1)]
-    panel.barh(place, means, 0.68, color=colors)
+    panel.barh(y, means, 0.68, color=colors)
     known = deviations > 0
-    panel.errorbar(means[known], place[known], xerr=deviations[known], fmt="none", ecolor="#000000",
+    panel.errorbar(means[known], y[known], xerr=deviations[known], fmt="none", ecolor="#000000",
                    elinewidth=0.8, capsize=2)  # fmt: skip
     panel.axvline(means[0], color=COLORS[0], linewidth=0.7, linestyle=(0, (4, 3)), zorder=0)
     longest = float((means + deviations).max()) or 1.0
     panel.set_xlim(0, longest * 1.3)
     panel.set_xticks([tick for tick in MaxNLocator(4).tick_values(0, longest) if tick <= longest])
     panel.tick_params(axis="y", length=0)
-    for y, mean, deviation, note in zip(place.tolist(), means, deviations, notes, strict=True):
+    for height, mean, deviation, note in zip(y.tolist(), means, deviations, notes, strict=True):
         panel.annotate(
-            f"{mean:.4f}", (mean + deviation, y), (4, 0), textcoords="offset points", va="center",
+            f"{mean:.4f}", (mean + deviation, height), (4, 0), textcoords="offset points", va="center",
             fontsize=7.5, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
         )  # fmt: skip
-        panel.text(1.02, y, note, transform=panel.get_yaxis_transform(), va="center", fontsize=7, color=GREY)
+        panel.text(
+            1.02, height, note, transform=panel.get_yaxis_transform(), va="center", fontsize=7, color=GREY
+        )
 
 
 def log_scale(panel: Axes, low: float, high: float) -> None:
@@ -69,12 +71,12 @@ def log_scale(panel: Axes, low: float, high: float) -> None:
     panel.yaxis.set_minor_locator(NullLocator())
 
 
-def lines(panel: Axes, places: NDArray[np.int64], values: Mapping[str, Values]) -> None:
+def lines(panel: Axes, x: NDArray[np.int64], values: Mapping[str, Values]) -> None:
     """Draw named lines, each name written at the right end of its line; set scales before."""
     for number, (_, line) in enumerate(values.items()):
         color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
-        style = {"linestyle": "--" if number >= len(COLORS) else "-", "markevery": -(-len(places) // 15)}
-        panel.plot(places, line, color=color, marker=marker, **style)  # type: ignore[arg-type]
+        style = {"linestyle": "--" if number >= len(COLORS) else "-", "markevery": -(-len(x) // 15)}
+        panel.plot(x, line, color=color, marker=marker, **style)  # type: ignore[arg-type]
     panel.margins(y=0.08)
     panel.autoscale_view()
     ends = [line[np.isfinite(line)][-1] if np.isfinite(line).any() else np.nan for line in values.values()]
@@ -92,10 +94,10 @@ def _fractions(panel: Axes, y: Values) -> Values:
 
 
 def spread(heights: Values, gap: float) -> Values:
-    """Move labels apart to at least `gap` and keep their order, as near to their places as the order allows.
+    """Move labels apart to at least `gap` and keep their order, as near to their heights as the order allows.
 
     Args:
-        heights: (R,) wanted places, fractions of the axis.
+        heights: (R,) wanted heights, fractions of the axis.
         gap: smallest distance, fraction.
     """
     order = np.argsort(heights, kind="stable")
@@ -113,11 +115,11 @@ def spread(heights: Values, gap: float) -> Values:
 
 
 def groups(panel: Axes, values: Values, rows: Sequence[str], columns: Sequence[str]) -> None:
-    """Draw a group of horizontal bars a row, a color a column, with a legend above the axes."""
+    """Draw a group of horizontal bars per row, one color per column, with a legend above the axes."""
     height = 0.8 / len(columns)
     for number, name in enumerate(columns):
-        place = np.arange(len(rows)) + (number - (len(columns) - 1) / 2) * height
-        panel.barh(place, values[:, number], height * 0.92, color=COLORS[number % len(COLORS)], label=name)
+        y = np.arange(len(rows)) + (number - (len(columns) - 1) / 2) * height
+        panel.barh(y, values[:, number], height * 0.92, color=COLORS[number % len(COLORS)], label=name)
     panel.set_yticks(range(len(rows)), rows)
     panel.set_ylim(len(rows) - 0.4, -0.6)
     panel.tick_params(axis="y", length=0)

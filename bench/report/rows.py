@@ -165,7 +165,7 @@ def _variant(record: Record) -> str:
 
 
 def build(records: Sequence[Record], metrics: Sequence[str] | None = None) -> Table:
-    """Make a table of records on the same candidates, a row a model, families in their order.
+    """Make a table of records on the same candidates, one row per model, families in their order.
 
     Args:
         records: finished and failed cells.

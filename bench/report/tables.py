@@ -54,9 +54,9 @@ def to_latex(table: Table) -> str:
     marks = {"†": r"$^{\dagger}$", "*": "$^{*}$"}
     for row in table.rows:
         values = [_marked(table, row, name, r"\textbf{{{}}}", r"\underline{{{}}}") for name in table.metrics]
-        shown = [value.replace("±", r"$\pm$") for value in values]
+        cells = [value.replace("±", r"$\pm$") for value in values]
         label = latex_text(row.label) + "".join(marks[mark] for mark in _marks(row))
-        lines.append(" & ".join([label, *shown]) + r" \\")
+        lines.append(" & ".join([label, *cells]) + r" \\")
     if table.chance:
         chance = [f"{table.chance[name]:.4f}" for name in table.metrics]
         lines += [r"\midrule", " & ".join(["chance", *chance]) + r" \\"]
@@ -66,30 +66,30 @@ def to_latex(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Return a CSV file: a line a model and one for the chance level, every value in full precision."""
+    """Return a CSV file: one line per model and one for the chance level, every value in full precision."""
     costs = (
         "parameters", "train_seconds", "epochs", "targets_seen", "targets_per_second",
         "score_users_per_second", "peak_memory_mb",
     )  # fmt: skip
-    values = [f"{name}{part}" for name in table.metrics for part in ("", " std")]
+    columns = [f"{name}{part}" for name in table.metrics for part in ("", " std")]
     ground = [table.dataset, protocol_name(table), table.candidates_hash, table.simulated]
     ground.append(table.measured.get("least_candidates", ""))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
-        ["model", "label", "status", "seeds", *values, *costs, "p", "reason", "dataset", "protocol",
+        ["model", "label", "status", "seeds", *columns, *costs, "p", "reason", "dataset", "protocol",
          "candidates_hash", "simulated", "least_candidates"]
     )  # fmt: skip
     for row in table.rows:
-        found = [row.metrics.get(name) for name in table.metrics]
-        shown = [part for value in found for part in ((value.mean, value.std) if value else (None, None))]
-        numbers = [getattr(row, name) for name in costs]
+        values = [row.metrics.get(name) for name in table.metrics]
+        pairs = [part for value in values for part in ((value.mean, value.std) if value else (None, None))]
+        spent = [getattr(row, name) for name in costs]
         writer.writerow(
-            [row.model, row.label, row.status, len(row.seeds), *shown, *numbers, row.p, row.reason, *ground]
+            [row.model, row.label, row.status, len(row.seeds), *pairs, *spent, row.p, row.reason, *ground]
         )
     if table.chance:
-        shown = [part for name in table.metrics for part in (table.chance[name], None)]
-        writer.writerow(["chance", "chance", "done", "", *shown, *[""] * (len(costs) + 2), *ground])
+        pairs = [part for name in table.metrics for part in (table.chance[name], None)]
+        writer.writerow(["chance", "chance", "done", "", *pairs, *[""] * (len(costs) + 2), *ground])
     return out.getvalue()
 
 
@@ -216,8 +216,8 @@ def _marked(table: Table, row: Row, metric: str, best: str, second: str) -> str:
         return row.status if metric == table.metrics[0] else ""
     text = f"{value.mean:.4f}" + ("" if value.std is None else f"±{value.std:.4f}")
     top = table.ranking(metric)
-    place = top.index(value.mean)
-    return (best, second, "{}")[min(place, 2)].format(text)
+    rank = top.index(value.mean)
+    return (best, second, "{}")[min(rank, 2)].format(text)
 
 
 def _marks(row: Row) -> str:

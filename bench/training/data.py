@@ -88,11 +88,11 @@ def cut(
     events: Interactions, stops: NDArray[np.int64], targets: NDArray[np.int64]
 ) -> tuple[Interactions, NDArray[np.int64]]:
     """Return the events before `stops` (U,) of each user, and where the `targets` lie among them."""
-    kept = np.arange(len(events)) < np.repeat(stops, np.diff(events.offsets))
+    trained = np.arange(len(events)) < np.repeat(stops, np.diff(events.offsets))
     offsets = np.concatenate([[0], np.cumsum(stops - events.offsets[:-1])]).astype(np.int64)
-    place = np.cumsum(kept) - 1
-    shorter = Interactions(offsets, events.item[kept], events.behavior[kept], events.timestamp[kept])
-    return shorter, place[targets].astype(np.int64)
+    position = np.cumsum(trained) - 1
+    shorter = Interactions(offsets, events.item[trained], events.behavior[trained], events.timestamp[trained])
+    return shorter, position[targets].astype(np.int64)
 
 
 def dataset_info(dataset: Dataset) -> DatasetInfo:

@@ -66,7 +66,7 @@ class Patience:
     """
 
     stage: Stage
-    kept: dict[str, Tensor]
+    best_weights: dict[str, Tensor]
     """Best weights so far, on the CPU."""
     epochs: int = 0
     """Epochs since they were best."""
@@ -120,7 +120,7 @@ def fit(
         if index == resumed and "weights" in state:
             model.load_state_dict(state["weights"])
             optimizer.load_state_dict(state["optimizer"])
-            patience = Patience(stage, state["kept"], state["waited"], state["targets"])
+            patience = Patience(stage, state["best_weights"], state["waited"], state["targets"])
             first, limit = state["epoch"], state["limit"]
         else:
             result.best, result.best_epoch = None, 0
@@ -148,10 +148,14 @@ def fit(
                 result.stopped = "patience"
                 break
             state = {"stage": index, "epoch": epoch + 1, "limit": limit, "fit": vars(result)}
-            state |= {"waited": patience.epochs, "targets": patience.targets, "kept": patience.kept}
+            state |= {
+                "waited": patience.epochs,
+                "targets": patience.targets,
+                "best_weights": patience.best_weights,
+            }
             state |= {"weights": snapshot(model), "optimizer": optimizer.state_dict()}
             checkpoint.save(state)
-        model.load_state_dict(patience.kept)
+        model.load_state_dict(patience.best_weights)
     model.eval()
     return result
 

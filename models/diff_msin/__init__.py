@@ -71,7 +71,7 @@ CARDS = (
             "The history holds all behaviors, with a behavior vector added to each stream; as published "
             "it is one behavior (history=click).",
             "Negatives are uniform untouched items, four to a positive in both tasks, drawn anew each epoch "
-            "(negatives=1 for one to one), at most ten positives a user and epoch; the labels of the "
+            "(negatives=1 for one to one), at most ten positives per user and epoch; the labels of the "
             "released files came ready-made.",
             "Early stopping on validation NDCG@10 with the best weights kept.",
             "Batches of 160 rows (32 positives) instead of 128, learning rate 2e-3 instead of 1e-3, chosen "
@@ -84,7 +84,7 @@ CARDS = (
         notes=(
             "The ranking and the CTR table show variant=repaired with history=merged as `Diff-MSIN`, the "
             "released variant as `Diff-MSIN (released)`; options changed by hand stand in the notes below. "
-            "AUC of `--task ctr`, three seeds, histories of 20, 5 targets a user, T = 3, DNN by its "
+            "AUC of `--task ctr`, three seeds, histories of 20, 5 targets per user, T = 3, DNN by its "
             "defaults: MovieLens-100K 0.9111 and DNN 0.8925, `synthetic` 0.8485 and DNN 0.6807 (p < 0.05 "
             "both, paired bootstrap over users). "
             "Without images (or texts) there are two modalities, each the other's only source in SRC, and"

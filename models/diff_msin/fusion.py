@@ -80,11 +80,11 @@ class ScoreMap(nn.Module):
     def forward(self, state: State, target: Tensor) -> Tensor:
         """Return (B, C, S max_history) or (B, C, S) for target streams (B, C, S, D)."""
         context = torch.einsum("bcsl,bsld->bcsd", self.attention(state, target), state.streams) * target
-        row, place = state.mask.nonzero(as_tuple=True)  # V real events
-        events = state.streams[row, :, place]  # (V, S, D)
+        row, position = state.mask.nonzero(as_tuple=True)  # V real events
+        events = state.streams[row, :, position]  # (V, S, D)
         values = self.scores(events[:, None] * context[row])  # (V, C, S)
         scores = values.new_zeros(*state.mask.shape, *values.shape[1:])  # (B, L, C, S)
-        scores[row, place] = values
+        scores[row, position] = values
         if self.pool == "sum":
             return scores.sum(1)
         return F.pad(scores.permute(0, 2, 3, 1), (self.length - scores.shape[1], 0)).flatten(2)

@@ -60,19 +60,19 @@ class DiffMSIN(Recommender):
         """Return L = L_click + lambda_dec L_dec + lambda_syn L_syn and its terms."""
         c = self.config
         assert batch.target is not None and batch.label is not None
-        shown = group_impressions(batch.user, batch.history, batch.behavior, batch.target, batch.label)
-        state = self.encode(batch.rows(shown.first))
-        targets = self.inputs(shown.items)  # (M, B, C, D)
+        groups = group_impressions(batch.user, batch.history, batch.behavior, batch.target, batch.label)
+        state = self.encode(batch.rows(groups.first))
+        targets = self.inputs(groups.items)  # (M, B, C, D)
         logits = self.judge(state, targets)
         if c.objective == "softmax":
-            label, real = shown.spread(batch.label), shown.items > 0
+            label, real = groups.spread(batch.label), groups.items > 0
             share = torch.log_softmax(logits.masked_fill(~real, torch.finfo(logits.dtype).min), 1)
             click = -(label * share).sum() / label.sum().clamp(min=1)
         else:
-            click = F.binary_cross_entropy_with_logits(logits[shown.row, shown.place], batch.label)
-        chosen = targets[:, shown.row, shown.place]  # (M, n, D)
-        decouple = self.decoupling(batch.rows(shown.first), state, chosen)
-        synergy = synergy_loss(state.synergy, chosen.mean(0), batch.label, c.synergy, shown.row)
+            click = F.binary_cross_entropy_with_logits(logits[groups.row, groups.column], batch.label)
+        chosen = targets[:, groups.row, groups.column]  # (M, n, D)
+        decouple = self.decoupling(batch.rows(groups.first), state, chosen)
+        synergy = synergy_loss(state.synergy, chosen.mean(0), batch.label, c.synergy, groups.row)
         loss = click + c.loss_weight_decouple * decouple + c.loss_weight_synergy * synergy
         return {"loss": loss, "click": click, "decouple": decouple, "synergy": synergy}
 
@@ -107,8 +107,8 @@ class DiffMSIN(Recommender):
         items, behavior = batch.history, batch.behavior
         if self.config.history != "merged" and deepest > 1:
             wanted = (deepest,) if self.config.history == "favor" else tuple(range(1, deepest))
-            items, places = batch.stream(*wanted)
-            behavior = batch.behavior.gather(1, places) * (items > 0)
+            items, positions = batch.stream(*wanted)
+            behavior = batch.behavior.gather(1, positions) * (items > 0)
         if not items.shape[1]:
             items = behavior = items.new_zeros(len(items), 1)
         return items, behavior, items > 0

@@ -39,7 +39,7 @@ CARDS = (
             "No official code was found: built from the paper with its errors corrected, by options.",
             "Causal reading: an event sees what came before it; the paper draws no mask (`m3bsr:prefix`).",
             "CDMD-M sees the ids of its behavior up to an event, CDMD-B the favors before a click.",
-            "Positions are places in the merged window, those of clicks and favors together, as in SASRec.",
+            "Positions are those of the merged window, those of clicks and favors together, as in SASRec.",
             "A behavior's vector at a position is that of its last event up to there, else a learned one.",
             "Targets are all events of the training part, clicks too; the paper sums over favors (Eq. 24).",
             "Eq. 1, 6: the mean is scaled by sqrt(1 - beta); the printed 1 - beta contradicts Eq. 7.",

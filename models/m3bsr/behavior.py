@@ -9,7 +9,7 @@ from bench.models.m3bsr.denoise import ConditionalDenoising
 from bench.models.m3bsr.replace import stage
 
 IMAGE = 1
-"""Place of the image among the modalities."""
+"""Index of the image among the modalities."""
 
 
 class BehaviorDenoising(nn.Module):

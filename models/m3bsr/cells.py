@@ -69,7 +69,7 @@ def cells(mask: Tensor, packed: bool) -> Rectangle:
 
 
 class _Pack(Function):
-    """(G, N, D) -> (G, n, D) at distinct places; its gradient is `_Unpack`, not a sum over equal places."""
+    """(G, N, D) -> (G, n, D) at distinct cells; its gradient is `_Unpack`, not a sum over equal ones."""
 
     @staticmethod
     def forward(ctx: Any, flat: Tensor, index: Tensor, rest: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class _Pack(Function):
 
 
 class _Unpack(Function):
-    """(G, n, D) -> (G, N, D), zero at the places of the rest."""
+    """(G, n, D) -> (G, N, D), zero in all other cells."""
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, index: Tensor, rest: Tensor) -> Tensor:

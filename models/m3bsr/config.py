@@ -108,11 +108,11 @@ class Experts:
     """Eq. 16: every event queries favors (`causal` alone), clicks query them, or the mean of clicks that
     query favors and favors that query clicks, through one expert."""
     concat: Literal["feature", "time"] = "feature"
-    """Eq. 14, 15: modalities joined to one vector an event, or laid side by side as three tokens an event."""
+    """Eq. 14, 15: modalities joined to one vector per event, or laid side by side, three tokens per event."""
     pool: Literal["last", "mean"] = "last"
     """Eq. 17-19: a sequence becomes a vector at its last event, or by the mean over its events."""
     tie_behaviors: bool = False
-    """Eq. 18, 19: one encoder a modality for all behaviors, not one for each."""
+    """Eq. 18, 19: one encoder per modality for all behaviors, not one for each."""
     num_layers: int = 1
     """Transformer layers of each expert (Eq. 17-19)."""
     num_heads: int = 4
@@ -202,7 +202,7 @@ class M3BSRConfig:
     loss_weight_auxiliary: float = 1.0
     """Weight of positions whose next event has another behavior; 0 trains on favors alone; `causal` alone."""
     targets: Literal["all_favors", "last_only"] = "all_favors"
-    """Eq. 24: every favor of the training part with its own prefix, or one a user (printed); `prefix`
+    """Eq. 24: every favor of the training part with its own prefix, or one per user (printed); `prefix`
     alone."""
     max_history: int = 50
     """Latest events read, clicks and favors together."""

@@ -127,10 +127,10 @@ class ConditionalDenoising(nn.Module):
         if start == "none":
             return clean
         x = chain.cells.keep(self._start(clean, start, chain))
-        for place in range(len(chain.times)):
-            x = self._step(x, place, chain)
-            if self.options.sampler == "ancestral" and place < len(chain.times) - 1:
-                x = x + chain.table.spread[place] * chain.draw(1 + place)
+        for index in range(len(chain.times)):
+            x = self._step(x, index, chain)
+            if self.options.sampler == "ancestral" and index < len(chain.times) - 1:
+                x = x + chain.table.spread[index] * chain.draw(1 + index)
         return x
 
     def _start(self, clean: Tensor, start: Start, chain: Chain) -> Tensor:
@@ -140,14 +140,14 @@ class ConditionalDenoising(nn.Module):
         noise = chain.draw(0) if start == "noised" else torch.zeros_like(clean)
         return chain.table.noised(clean, noise, self.schedule.path[0])
 
-    def _step(self, x: Tensor, place: int, chain: Chain) -> Tensor:
-        """Take the reverse step at a place of the path, with a gradient where `grad_last` gives one."""
+    def _step(self, x: Tensor, index: int, chain: Chain) -> Tensor:
+        """Take a reverse step, by its index in the path, with a gradient where `grad_last` gives one."""
         last = self.options.grad_last
-        follow = torch.is_grad_enabled() and (last is None or place >= len(chain.times) - last)
+        follow = torch.is_grad_enabled() and (last is None or index >= len(chain.times) - last)
 
         def once(x: Tensor) -> Tensor:
-            noise = self.predictor(x, chain.condition, chain.times[place])
-            return chain.table.reverse(x, noise, place)
+            noise = self.predictor(x, chain.condition, chain.times[index])
+            return chain.table.reverse(x, noise, index)
 
         with torch.set_grad_enabled(follow):
             if self.options.checkpoint and follow:
@@ -156,7 +156,7 @@ class ConditionalDenoising(nn.Module):
             return once(x)
 
     def _error(self, clean: Tensor, chain: Chain) -> Tensor:
-        """Return the error of the noise predicted at one random step a row.  # Eq. 10, 13, loss `eps`"""
+        """Return the error of the noise predicted at one random step per row.  # Eq. 10, 13, loss `eps`"""
         rows = len(chain.cells.mask)
         step = torch.randint(1, self.options.diffusion_steps + 1, (rows,), device=clean.device)
         noise = chain.draw(0)
@@ -185,13 +185,13 @@ class ConditionalDenoising(nn.Module):
             state = chain.table.one_step(states[-1], chain.draw(0), step)  # Eq. 7
             states.append(chain.cells.keep(state))
         free, error = states[-1], clean.new_zeros(clean.shape[:-1])
-        for place, step in enumerate(range(self.options.diffusion_steps, 0, -1)):
+        for index, step in enumerate(range(self.options.diffusion_steps, 0, -1)):
             goals = (states[step], free) if self.options.loss == "printed" else (states[step - 1],) * 2
-            forced, free = self._step(states[step], place, chain), self._step(free, place, chain)
+            forced, free = self._step(states[step], index, chain), self._step(free, index, chain)
             terms = self.options.printed_terms if self.options.loss == "printed" else 2
-            for goal, found in list(zip(goals, (forced, free), strict=True))[:terms]:
+            for goal, reached in list(zip(goals, (forced, free), strict=True))[:terms]:
                 goal = goal.detach() if self.options.detach_target else goal
-                error = error + (goal - found).square().mean(-1)
+                error = error + (goal - reached).square().mean(-1)
         return free, error / self.options.diffusion_steps
 
 

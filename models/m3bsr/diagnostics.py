@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from bench.models.m3bsr.model import M3BSR
 
 
-def shown(model: "M3BSR", batch: Batch) -> dict[str, Diagnostic]:
+def tables(model: "M3BSR", batch: Batch) -> dict[str, Diagnostic]:
     """Return the tables of a batch; those of a part that an ablation took away are left out."""
     events = layout(batch, model.target_behavior)
-    found = norms(model, batch, events) | noise_errors(model, batch, events)
+    diagnostics = norms(model, batch, events) | noise_errors(model, batch, events)
     if isinstance(model.fusion, RoutingFusion):
-        found |= interests(model, batch, events, model.fusion)
-    return found
+        diagnostics |= interests(model, batch, events, model.fusion)
+    return diagnostics
 
 
 def norms(model: "M3BSR", batch: Batch, events: Layout) -> dict[str, Diagnostic]:
@@ -43,12 +43,12 @@ def norms(model: "M3BSR", batch: Batch, events: Layout) -> dict[str, Diagnostic]
     rows: dict[str, Tensor] = {}
     for name, each in zip(behaviors, events.each, strict=True):
         before, after = each.of(content), each.of(done.modality[1:])
-        for place, modality in enumerate(model.inputs.modalities[1:]):
-            rows[f"{name} {modality}, CDMD-M"] = _lengths(before[place], after[place], each)
+        for index, modality in enumerate(model.inputs.modalities[1:]):
+            rows[f"{name} {modality}, CDMD-M"] = _lengths(before[index], after[index], each)
     for name, each in zip(behaviors[:-1], events.each, strict=False):
         before, after = each.of(done.modality), each.of(done.behavior)
-        for place, modality in enumerate(model.inputs.modalities):
-            rows[f"{name} {modality}, CDMD-B"] = _lengths(before[place], after[place], each)
+        for index, modality in enumerate(model.inputs.modalities):
+            rows[f"{name} {modality}, CDMD-B"] = _lengths(before[index], after[index], each)
     title = "length of the vectors that denoising keeps and removes"
     values = torch.stack(list(rows.values()))
     labels = ("stream", "part")
@@ -77,7 +77,7 @@ def interests(model: "M3BSR", batch: Batch, events: Layout, fusion: RoutingFusio
     behaviors = model.info.behaviors
     title = "share of the interest vector that each unique expert makes up"
     axes = ("behavior", "modality")
-    found = {"gates": Diagnostic(title, gates, behaviors, modalities, "fraction", axes)}
+    diagnostics = {"gates": Diagnostic(title, gates, behaviors, modalities, "fraction", axes)}
     names = tuple(f"{behavior} {modality}" for behavior in behaviors for modality in modalities)
     vectors = unique
     if common is not None:
@@ -85,21 +85,21 @@ def interests(model: "M3BSR", batch: Batch, events: Layout, fusion: RoutingFusio
         both = torch.stack([shares[0].mean(), shares[1:].sum(0).mean()])[None]
         title = "share of the interest vector that the shared expert makes up"
         columns = ("shared", "unique")
-        found["shared"] = Diagnostic(title, both, ("all users",), columns, "fraction", form="bars")
+        diagnostics["shared"] = Diagnostic(title, both, ("all users",), columns, "fraction", form="bars")
     title = "cosines between the interest vectors of a user"
     axes = ("interest vector", "interest vector")
-    found["cosines"] = Diagnostic(title, cosines(vectors).mean(0), names, names, "cosine", axes)
-    return found
+    diagnostics["cosines"] = Diagnostic(title, cosines(vectors).mean(0), names, names, "cosine", axes)
+    return diagnostics
 
 
 def noise_errors(model: "M3BSR", batch: Batch, events: Layout) -> dict[str, Diagnostic]:
     """Return the error of the predicted noise by predictor and step."""
     ids = model.inputs.id_stream(batch.history, batch.user)
     content = model.inputs.content_streams(batch.history)
-    found: dict[str, Tensor] = {}
+    rows: dict[str, Tensor] = {}
     error = model.cdmd_m.noise_errors(content, ids, batch.behavior, batch.user)
     if error is not None:
-        found |= _rows("CDMD-M", model.inputs.modalities[1:], error, batch.mask)
+        rows |= _rows("CDMD-M", model.inputs.modalities[1:], error, batch.mask)
     if model.cdmd_b is not None:
         shallow, deep = events.shallower, events.target
         done = model.denoised(batch, events).modality
@@ -107,21 +107,21 @@ def noise_errors(model: "M3BSR", batch: Batch, events: Layout) -> dict[str, Diag
             shallow.of(done), shallow.mask, deep.of(done), shallow.sees(deep, model.causal), batch.user
         )
         if error is not None:
-            found |= _rows("CDMD-B", model.inputs.modalities, error, shallow.mask)
-    if not found:
+            rows |= _rows("CDMD-B", model.inputs.modalities, error, shallow.mask)
+    if not rows:
         return {}
-    steps = max(len(line) for line in found.values())
+    steps = max(len(line) for line in rows.values())
     # the stages may differ in T: the shorter line ends early
-    lines = [F.pad(line, (0, steps - len(line)), value=torch.nan) for line in found.values()]
+    lines = [F.pad(line, (0, steps - len(line)), value=torch.nan) for line in rows.values()]
     title = "error of the predicted noise, by diffusion step"
     columns = tuple(str(step) for step in range(1, steps + 1))
     axes = ("predictor", "diffusion step")
     unit = "squared error per coordinate"
-    return {"noise_error": Diagnostic(title, torch.stack(lines), tuple(found), columns, unit, axes, "lines")}
+    return {"noise_error": Diagnostic(title, torch.stack(lines), tuple(rows), columns, unit, axes, "lines")}
 
 
 def _rows(stage: str, modalities: tuple[str, ...], error: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """Return name -> (T,) from errors (T, M, B, Lb), means over events and then users."""
     by_user = (error * mask).sum(-1) / mask.sum(-1).clamp(min=1)  # (T, M, B)
     means = _mean_over_users(by_user, mask)  # (T, M)
-    return {f"{stage} {modality}": means[:, place] for place, modality in enumerate(modalities)}
+    return {f"{stage} {modality}": means[:, index] for index, modality in enumerate(modalities)}

@@ -61,9 +61,9 @@ class Layer(nn.Module):
 class Encoder(nn.Module):
     """G Transformer encoders over sequences of one shape, each pooled to a vector.  # Eq. 17-19
 
-    Positions are counted from the newest event, in the causal reading from the newest place of the window, so
-    padding moves nothing. A row without events reads one learned token, hence its vector is defined and
-    constant.
+    Positions are counted from the newest event, in the causal reading from the newest position of the
+    window, so padding moves nothing. A row without events reads one learned token, hence its vector is
+    defined and constant.
 
     Args:
         groups: G.
@@ -104,7 +104,7 @@ class Encoder(nn.Module):
         Args:
             x: (G, B, L, D).
             mask: (B, L) bool.
-            age: (B, L) int64, place of an event in its history counted from the end: -1 is the newest.
+            age: (B, L) int64, position of an event in its history counted from the end: -1 is the newest.
             last: row and columns before the newest, each (P,), of the last event; row B for no event.
             packed: run on the real events alone.
         """
@@ -117,22 +117,22 @@ class Encoder(nn.Module):
         events = cells(mask | newest, packed)
         itself = torch.eye(mask.shape[1], dtype=torch.bool, device=x.device)
         allowed = ((age[:, None] <= age[:, :, None]) & mask[:, None]) | itself  # padding sees itself
-        place = (last[0] + 1) * mask.shape[1] - 1 - last[1]  # (P,)
-        known = age.masked_fill(~mask, -1)[None, ..., None]  # padding may stand before the oldest place
+        flat = (last[0] + 1) * mask.shape[1] - 1 - last[1]  # (P,)
+        known = age.masked_fill(~mask, -1)[None, ..., None]  # padding may stand before the oldest position
         tokens = events.pack(x) + self._positions(events.pack(known)[0, ..., 0])
         *lower, highest = (layer for layer in self.layers if isinstance(layer, Layer))
         for layer in lower:
             tokens = layer.each(tokens, events, allowed, events)
-        asked = events if self.mean else self._asked(events, place, packed)
+        asked = events if self.mean else self._asked(events, flat, packed)
         vectors = asked.unpack(self.norm(highest.each(tokens, events, allowed, asked)))
         vectors = running_mean(vectors, events.mask) if self.mean else vectors
-        return vectors.flatten(1, 2)[:, place]
+        return vectors.flatten(1, 2)[:, flat]
 
     @staticmethod
-    def _asked(events: Rectangle, place: Tensor, packed: bool) -> Rectangle:
-        """Return the cells at some places, or all events where these are no fewer."""
+    def _asked(events: Rectangle, flat: Tensor, packed: bool) -> Rectangle:
+        """Return the cells at some flat positions, or all events where these are no fewer."""
         asked = torch.zeros_like(events.mask).flatten()
-        asked[place] = True
+        asked[flat] = True
         if not packed or asked.sum() == events.mask.sum():
             return events
         return cells(asked.view_as(events.mask), packed)
@@ -207,8 +207,8 @@ class SharedExpert(nn.Module):
         }[self.share]
         every = events.everything.mask
         joined = streams if self.concat is None else self._joined(streams, every, packed)
-        found = [self._each(joined, *pair, events.length, reads, packed) for pair in pairs]
-        return torch.stack(found).mean(0)
+        per_pair = [self._each(joined, *pair, events.length, reads, packed) for pair in pairs]
+        return torch.stack(per_pair).mean(0)
 
     def _joined(self, streams: Tensor, mask: Tensor, packed: bool) -> Tensor:
         """Return H of all behaviors, (1, B, L, D), from their streams (M, B, L, D)."""
@@ -235,7 +235,7 @@ class SharedExpert(nn.Module):
 
     def _tokens(self, joined: Tensor, events: Events, length: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the tokens of events (1, B, Lb or M Lb, D), their mask and their ages."""
-        x, mask, age = events.of(joined), events.mask, events.places - length
+        x, mask, age = events.of(joined), events.mask, events.positions - length
         if not self.in_time:
             return x, mask, age
         within = torch.arange(self.tokens, device=age.device)

@@ -90,8 +90,8 @@ class RoutingFusion(nn.Module):
         if self.project is not None:
             weight = self.project.weight.view(-1, count, size)  # (D, n, D)
             return torch.einsum("nbi,oni->nbo", unique, weight)
-        place = torch.eye(count, device=unique.device)[:, None, :, None]  # (n, 1, n, 1)
-        return (place * unique[:, :, None]).reshape(count, batch, count * size)
+        own = torch.eye(count, device=unique.device)[:, None, :, None]  # (n, 1, n, 1)
+        return (own * unique[:, :, None]).reshape(count, batch, count * size)
 
 
 class MeanFusion(nn.Module):

@@ -13,21 +13,21 @@ from bench.interface import Batch
 class Events:
     """Where the events of some behaviors stand in the histories of a batch, padded on the left."""
 
-    places: Tensor
+    positions: Tensor
     """(B, Lb) int64, 0 where padded."""
     mask: Tensor
     """(B, Lb) bool."""
 
     def of(self, streams: Tensor) -> Tensor:
-        """Return (G, B, Lb, D) from (G, B, L, D); padding holds whatever stands at place 0."""
-        return gather(streams, self.places)
+        """Return (G, B, Lb, D) from (G, B, L, D); padding holds whatever stands at position 0."""
+        return gather(streams, self.positions)
 
     def sees(self, other: "Events", causal: bool) -> Tensor:
         """Return which events of other behaviors each of these may see, (B, Lb or 1, Lo) bool: all of them,
         or those before it.
         """
         everything = other.mask[:, None]
-        return everything & (other.places[:, None] < self.places[:, :, None]) if causal else everything
+        return everything & (other.positions[:, None] < self.positions[:, :, None]) if causal else everything
 
     def latest(self, reads: "Reads", tokens: int = 1) -> tuple[Tensor, Tensor]:
         """Return where the last of these events up to each position stands: row (P,) and how many columns
@@ -37,7 +37,7 @@ class Events:
             reads: the positions.
             tokens: columns of an event, of which the last is meant.
         """
-        before = self.mask[reads.row] & (self.places[reads.row] <= reads.place[:, None])  # (P, Lb)
+        before = self.mask[reads.row] & (self.positions[reads.row] <= reads.position[:, None])  # (P, Lb)
         number = torch.arange(1, before.shape[1] + 1, device=before.device)
         last = F.pad(before * number, (1, 0)).amax(1)  # 0 without an event
         back = tokens * (before.shape[1] - last)
@@ -50,7 +50,7 @@ class Reads:
 
     row: Tensor
     """(P,) int64."""
-    place: Tensor
+    position: Tensor
     """(P,) int64, in the history."""
 
 
@@ -95,20 +95,20 @@ def layout(batch: Batch, count: int) -> Layout:
 
 
 def _events(batch: Batch, *behaviors: int) -> Events:
-    items, places = batch.stream(*behaviors)
-    return Events(places, items > 0)
+    items, positions = batch.stream(*behaviors)
+    return Events(positions, items > 0)
 
 
-def gather(streams: Tensor, places: Tensor) -> Tensor:
-    """Return (G, B, Lb, D) from (G, B, L, D) at places (B, Lb); padding holds whatever stands at place 0."""
-    index = places[None, :, :, None].expand(len(streams), -1, -1, streams.shape[-1])
+def gather(streams: Tensor, positions: Tensor) -> Tensor:
+    """Return (G, B, Lb, D) from (G, B, L, D) at positions (B, Lb); padding holds position 0."""
+    index = positions[None, :, :, None].expand(len(streams), -1, -1, streams.shape[-1])
     return streams.gather(2, index)
 
 
-def scatter(streams: Tensor, places: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-    """Return the streams with (G, B, Lb, D) put back at their places where the mask (B, Lb) is True."""
+def scatter(streams: Tensor, positions: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Return the streams with (G, B, Lb, D) put back at their positions where the mask (B, Lb) is True."""
     length = streams.shape[2]
-    spare = torch.where(mask, places, length)  # padding is written to a column that is cut off again
+    spare = torch.where(mask, positions, length)  # padding is written to a column that is cut off again
     wide = torch.cat([streams, streams[:, :, :1]], 2)
     index = spare[None, :, :, None].expand(len(streams), -1, -1, streams.shape[-1])
     return wide.scatter(2, index, values)[:, :, :length]

@@ -55,12 +55,12 @@ class ModalityDenoising(nn.Module):
         Arguments as in `forward`.
         """
         given = self._given(content, ids, behavior)
-        found = [
+        errors = [
             block.noise_errors(*part, user)
             for block, part in zip(self.blocks, given, strict=True)
             if isinstance(block, ConditionalDenoising)
         ]
-        return torch.cat(found, 1) if found else None
+        return torch.cat(errors, 1) if errors else None
 
     def _given(self, content: tuple[Tensor, ...], ids: Tensor, behavior: Tensor) -> list[tuple[Tensor, ...]]:
         """Return stream, mask, condition and what each event may see of it: the ids of its own behavior, in

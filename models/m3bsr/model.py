@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bench.interface import Batch, Causal, DatasetInfo, Diagnostic, Next, Recommender, Stage, TrainingEvents
 from bench.models.m3bsr.behavior import BehaviorDenoising
 from bench.models.m3bsr.config import M3BSRConfig
-from bench.models.m3bsr.diagnostics import shown
+from bench.models.m3bsr.diagnostics import tables
 from bench.models.m3bsr.disentangle import disentanglement
 from bench.models.m3bsr.experts import Encoder, SharedExpert
 from bench.models.m3bsr.fusion import MeanFusion, RoutingFusion
@@ -127,10 +127,10 @@ class M3BSR(Recommender):
             assert batch.target is not None
             return None, batch.target, None
         assert batch.labels is not None and batch.label_behavior is not None
-        row, place = torch.nonzero(batch.labels, as_tuple=True)
-        goal = batch.label_behavior[row, place] == self.target_behavior
+        row, position = torch.nonzero(batch.labels, as_tuple=True)
+        goal = batch.label_behavior[row, position] == self.target_behavior
         weights = torch.where(goal, self.config.loss_weight_target, self.config.loss_weight_auxiliary)
-        return Reads(row, place), batch.labels[row, place], weights
+        return Reads(row, position), batch.labels[row, position], weights
 
     def encode(self, batch: Batch) -> Tensor:
         """Return y, (B, width)."""
@@ -147,7 +147,7 @@ class M3BSR(Recommender):
 
     def diagnostics(self, batch: Batch) -> dict[str, Diagnostic]:
         """Return norms, gates, cosines and noise errors; defined in `diagnostics`."""
-        return shown(self, batch)
+        return tables(self, batch)
 
     def denoised(self, batch: Batch, events: Layout) -> Denoised:
         """Run the input layer and both denoising stages.  # Eq. 3-13"""
@@ -166,7 +166,7 @@ class M3BSR(Recommender):
         denoised, error = self.cdmd_b(shallow.of(modality), shallow.mask, deep.of(modality), seen, batch.user)
         if error is not None:
             errors["behavior"] = masked_mean(error, shallow.mask)
-        return Denoised(modality, scatter(modality, shallow.places, denoised, shallow.mask), errors)
+        return Denoised(modality, scatter(modality, shallow.positions, denoised, shallow.mask), errors)
 
     def interest(
         self, streams: Tensor, events: Layout, reads: Reads | None = None
@@ -200,7 +200,7 @@ class M3BSR(Recommender):
         reads = reads or events.newest()
         means = [running_mean(streams, events.behavior == b + 1) for b in range(len(events.each))]
         before = F.pad(torch.cat(means), (0, 0, 1, 0))  # 0 stands before the first event
-        return fusion.of(before[:, reads.row, reads.place + 1])
+        return fusion.of(before[:, reads.row, reads.position + 1])
 
     def experts(
         self, streams: Tensor, events: Layout, reads: Reads | None = None
@@ -213,7 +213,9 @@ class M3BSR(Recommender):
             shallow, deep = events.shallower, events.target
             common = self.shared(shallow.of(streams), shallow.mask, deep.of(streams), deep.mask)
         # tied, the last encoder is the only one
-        encoders = [self.unique[min(place, len(self.unique) - 1)] for place in range(self.target_behavior)]
+        encoders = [
+            self.unique[min(position, len(self.unique) - 1)] for position in range(self.target_behavior)
+        ]
         unique = [
             encoder(each.of(streams), each.mask) for encoder, each in zip(encoders, events.each, strict=True)
         ]
@@ -227,15 +229,15 @@ class M3BSR(Recommender):
         for number, each in enumerate(events.each):
             encoder = self.unique[min(number, len(self.unique) - 1)]
             assert isinstance(encoder, Encoder)
-            age = each.places - events.length
+            age = each.positions - events.length
             unique.append(encoder.each(each.of(streams), each.mask, age, each.latest(reads), packed))
         return common, torch.cat(unique)
 
     def item_vectors(self, items: Tensor | None = None) -> Tensor:
         """Return E of items (K,), or the table of all of them (N + 1, width), float32.  # Eq. 23"""
         with self._mixed_precision():
-            found = self.items.table(self.inputs) if items is None else self.items(self.inputs, items)
-        return found.float()
+            vectors = self.items.table(self.inputs) if items is None else self.items(self.inputs, items)
+        return vectors.float()
 
     def _mixed_precision(self) -> torch.autocast:
         device = self.items.bias.device.type

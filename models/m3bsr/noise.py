@@ -1,4 +1,4 @@
-"""Noise of inference: a function of seed, user and place alone, so that nobody's scores depend on batch
+"""Noise of inference: a function of seed, user and position alone, so that nobody's scores depend on batch
 mates, padding or how often they were asked for.
 """
 
@@ -10,7 +10,7 @@ def seeded_normal(user: Tensor, shape: tuple[int, int, int, int], seed: int) -> 
     """Return standard normal noise, float32.
 
     Each number is made from its own counter (an integer hash, then the inverse normal distribution), not
-    drawn from a generator: there is no order of draws. Places are counted from the newest event.
+    drawn from a generator: there is no order of draws. Positions are counted from the newest event.
 
     Args:
         user: (B,) int64.

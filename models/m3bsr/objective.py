@@ -33,8 +33,8 @@ def main_loss(
     if options.kind == "full" or (options.kind == "auto" and num_items <= options.full_up_to):
         return chunked_cross_entropy(interest, vectors(None), target, weights, bias=bias)
     negatives = torch.randint(1, num_items + 1, (options.num_negatives,), device=target.device)
-    ids, place = torch.unique(torch.cat([target, negatives]), return_inverse=True)
-    labels, drawn = place.split([len(target), len(negatives)])
+    ids, column = torch.unique(torch.cat([target, negatives]), return_inverse=True)
+    labels, drawn = column.split([len(target), len(negatives)])
     # uniform draws are equally likely, so their correction cancels
     log_q = expected_columns(share[ids], len(target), options, num_items).log() if options.in_batch else None
     return sampled_cross_entropy(

@@ -17,7 +17,7 @@ from bench.models.m3bsr.config import Denoising
 
 @dataclass(frozen=True)
 class Coefficients:
-    """Figures of the forward process by step, and of the reverse process by place in its path."""
+    """Figures of the forward process by step, and of the reverse process by index in its path."""
 
     beta: Tensor
     """(T + 1,), entry 0 is 0."""
@@ -40,9 +40,9 @@ class Coefficients:
         beta = self.beta[step]
         return (1 - beta).sqrt() * before + beta.sqrt() * noise
 
-    def reverse(self, x: Tensor, noise: Tensor, place: int) -> Tensor:
-        """Return the mean after the reverse step at a place of the path, from x and its noise.  # Eq. 8"""
-        return torch.addcmul(self.scale[place] * x, noise, self.shift[place])
+    def reverse(self, x: Tensor, noise: Tensor, index: int) -> Tensor:
+        """Return the mean after a reverse step, by its index in the path, from x and its noise.  # Eq. 8"""
+        return torch.addcmul(self.scale[index] * x, noise, self.shift[index])
 
 
 class Schedule(nn.Module):

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.data.protocol.candidates import Candidates, Kind, draw, stored
+from bench.data.protocol.candidates import Candidates, draw, stored
 from bench.data.protocol.split import split
 from bench.data.schema import Interactions, Touched
 from bench.errors import UserError
 
-KINDS: tuple[Kind, ...] = ("uniform99", "popular99")
+KINDS: tuple[str, ...] = ("uniform99", "popular99")
 Collect = Callable[[Interactions], Touched]
 
 
@@ -21,7 +21,7 @@ def touching(items: list[list[int]]) -> Touched:
 
 
 def all_users(
-    kind: Kind, touched: Touched, counts: NDArray[np.int64], num_items: int, seed: int = 0
+    kind: str, touched: Touched, counts: NDArray[np.int64], num_items: int, seed: int = 0
 ) -> Candidates:
     """Draw for every user of `touched`, the first touched item held out."""
     users = np.arange(len(touched.offsets) - 1)
@@ -37,7 +37,7 @@ def rows(candidates: Candidates) -> list[list[int]]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("num_items", [60, 300, 2000])
 def test_negatives_are_distinct_untouched_items(
-    random_log: Callable[..., Interactions], touched_of: Collect, kind: Kind, num_items: int
+    random_log: Callable[..., Interactions], touched_of: Collect, kind: str, num_items: int
 ) -> None:
     log = random_log(2, num_users=80, num_items=num_items)
     touched, parts = touched_of(log), split(log, 2)
@@ -152,7 +152,7 @@ def test_an_unknown_kind_is_an_error() -> None:
         all_users("uniform100", touching([[1]]), np.zeros(10, np.int64), 9)  # type: ignore[arg-type]
 
 
-def keep(folder: Path, kind: Kind = "uniform99", seed: int = 0, items: int = 300) -> Candidates:
+def keep(folder: Path, kind: str = "uniform99", seed: int = 0, items: int = 300) -> Candidates:
     touched, users = touching([[1, 2], [3]]), np.array([0, 1])
     counts = np.ones(items + 1, np.int64)
     return stored(folder, "test", kind, seed, users, np.array([2, 3]), touched, counts, items)

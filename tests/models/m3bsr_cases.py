@@ -86,9 +86,9 @@ def batch(seed=0, rows=6, behaviors=2):
 
 def with_other_item(data, behavior, row=3):
     """Return the batch with the newest item of a behavior changed in one row."""
-    place = int((data.behavior[row] == behavior).nonzero()[-1])
+    position = int((data.behavior[row] == behavior).nonzero()[-1])
     history = data.history.clone()
-    history[row, place] = history[row, place] % N + 1
+    history[row, position] = history[row, position] % N + 1
     return Batch(data.user, history, data.behavior, data.timestamp, target=data.target)
 
 

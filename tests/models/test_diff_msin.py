@@ -190,8 +190,8 @@ def test_each_stream_meets_the_target_of_its_own_modality_and_the_last_two_the_m
     scores(model, histories(), items[:4].expand(ROWS, -1))
     sides, own = seen[0][0], model.inputs(items[:4])  # (C, S, D) of the first block, (M, C, D)
     torch.testing.assert_close(sides[:, :3], own.transpose(0, 1))
-    for place in (3, 4):
-        torch.testing.assert_close(sides[:, place], (own[0] + own[1] + own[2]) / 3)
+    for position in (3, 4):
+        torch.testing.assert_close(sides[:, position], (own[0] + own[1] + own[2]) / 3)
 
 
 def test_features_move_only_where_they_are_told_to():

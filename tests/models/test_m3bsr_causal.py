@@ -29,31 +29,31 @@ def interests(model, data):
         return model.eval().interest(model.denoised(data, events).behavior, events, every_position(data))[0]
 
 
-def naive(model, data, row, place):
+def naive(model, data, row, position):
     """Return y at one position, event by event and without a mask: what came before is all there is."""
     history, behavior = data.history[row], data.behavior[row]
-    places = [p for p in range(place + 1) if history[p] > 0]
+    events = [p for p in range(position + 1) if history[p] > 0]
     user = data.user[row : row + 1]
     ids = model.inputs.id_stream(history[None], user)
     (content,) = model.inputs.content_streams(history[None])
     streams = {}
-    for p in places:
-        own = [q for q in places if q <= p and behavior[q] == behavior[p]]
+    for p in events:
+        own = [q for q in events if q <= p and behavior[q] == behavior[p]]
         streams[p] = torch.cat(
             [ids[None, :, p : p + 1], alone(model.cdmd_m.blocks[0], content, p, ids[None], own)]
         )
     joined = torch.zeros(3, 1, L, 16)
     for p, value in streams.items():
         joined[:, :, p : p + 1] = value
-    favors = [p for p in places if behavior[p] == 2]
+    favors = [p for p in events if behavior[p] == 2]
     done = joined.clone()
-    for p in set(places) - set(favors):
+    for p in set(events) - set(favors):
         before = [q for q in favors if q < p]
         done[:, :, p : p + 1] = alone(model.cdmd_b.block, joined, p, joined, before)
     unique = [
-        last_vector(model.unique[b], done, [p for p in places if behavior[p] == b + 1]) for b in range(2)
+        last_vector(model.unique[b], done, [p for p in events if behavior[p] == b + 1]) for b in range(2)
     ]
-    return model.fusion(shared_vector(model.shared, done, places, favors)[0], torch.cat(unique))[0]
+    return model.fusion(shared_vector(model.shared, done, events, favors)[0], torch.cat(unique))[0]
 
 
 def alone(block, streams, p, condition, own):
@@ -64,40 +64,42 @@ def alone(block, streams, p, condition, own):
     return block(streams[:, :, p : p + 1], one, given, seen, torch.zeros(1, dtype=torch.int64))[0]
 
 
-def last_vector(encoder, streams, places):
-    """Return what an encoder of one layer says at the last of some events, which stand at their places."""
-    x = streams[:, :, places] if places else encoder.empty[:, :, None].expand(-1, 1, -1, -1)
-    x = x + encoder.positions[:, :, places or [L - 1]]
+def last_vector(encoder, streams, events):
+    """Return what an encoder of one layer says at the last of some events, which stand at these positions."""
+    x = streams[:, :, events] if events else encoder.empty[:, :, None].expand(-1, 1, -1, -1)
+    x = x + encoder.positions[:, :, events or [L - 1]]
     (layer,) = encoder.layers
     return encoder.norm(layer(x, torch.ones(1, x.shape[2], dtype=torch.bool), last_only=True)[:, :, 0])
 
 
-def shared_vector(expert, streams, places, favors):
+def shared_vector(expert, streams, events, favors):
     """Return h_common of the default: each event asks the favors before it, then the encoder reads."""
     fused = expert.concat(torch.cat(streams.unbind(0), -1))[None]
     mixed = fused.clone()
-    for p in places:
+    for p in events:
         asked = torch.cat([fused[:, :, [q for q in favors if q < p]], expert.null], 2)
         key, value = expert.key_and_value(asked).chunk(2, -1)
         query = expert.query(fused[:, :, p : p + 1])
         heads = (part.unflatten(-1, (4, -1)).transpose(2, 3) for part in (query, key, value))
         out = F.scaled_dot_product_attention(*heads).transpose(2, 3).flatten(3)
         mixed[:, :, p : p + 1] = fused[:, :, p : p + 1] + expert.output(out)
-    return last_vector(expert.encoder, mixed, places)
+    return last_vector(expert.encoder, mixed, events)
 
 
 def test_every_position_equals_a_naive_loop_over_prefixes():
     model, data = causal({"cdmd_m.reverse_steps": 2}).eval(), windows(rows=5)
     found, reads = interests(model, data), every_position(data)
     with torch.no_grad():
-        for index, (row, place) in enumerate(zip(reads.row.tolist(), reads.place.tolist(), strict=True)):
-            expected = naive(model, data, row, place)
+        for index, (row, position) in enumerate(
+            zip(reads.row.tolist(), reads.position.tolist(), strict=True)
+        ):
+            expected = naive(model, data, row, position)
             torch.testing.assert_close(found[index], expected, atol=1e-5, rtol=1e-5)
 
 
-def others_after(data, place):
-    """Return the batch with other items and behaviors behind a place."""
-    later = (torch.arange(L) > place) & data.mask
+def others_after(data, position):
+    """Return the batch with other items and behaviors behind a position."""
+    later = (torch.arange(L) > position) & data.mask
     history = torch.where(later, data.history % N + 1, data.history)
     behavior = torch.where(later, 3 - data.behavior, data.behavior)
     return dataclasses.replace(data, history=history, behavior=behavior)
@@ -106,12 +108,12 @@ def others_after(data, place):
 @pytest.mark.parametrize("form", FORMS)
 def test_an_event_behind_a_position_changes_nothing_there(form):
     model, data = causal(FORMS[form]), windows()
-    whole, place = interests(model, data), every_position(data).place
+    whole, position = interests(model, data), every_position(data).position
     for last in range(2, L - 1, 2):
         changed = interests(model, others_after(data, last))
-        kept = place <= last
-        torch.testing.assert_close(changed[kept], whole[kept], atol=1e-5, rtol=1e-5)
-        assert not torch.allclose(changed[~kept], whole[~kept])
+        before = position <= last
+        torch.testing.assert_close(changed[before], whole[before], atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(changed[~before], whole[~before])
 
 
 def test_no_label_of_the_training_windows_is_visible_at_its_position():
@@ -119,14 +121,14 @@ def test_no_label_of_the_training_windows_is_visible_at_its_position():
     model = M3BSR(M3BSRConfig(hidden_size=16, id_size=4), example_info())
     data = next(training_batches(model.stages()[0], 0))
     count, width = model.info.num_items, data.history.shape[1]
-    row, place = torch.nonzero(data.labels, as_tuple=True)
-    following = data.history.roll(-1, 1)[row, place]
-    assert torch.equal(data.labels[row, place][place < width - 1], following[place < width - 1])
+    row, position = torch.nonzero(data.labels, as_tuple=True)
+    following = data.history.roll(-1, 1)[row, position]
+    assert torch.equal(data.labels[row, position][position < width - 1], following[position < width - 1])
     model.eval()
     for last in range(width - 8, width - 1, 3):
         later = (torch.arange(width) > last) & data.mask
         other = dataclasses.replace(data, history=torch.where(later, data.history % count + 1, data.history))
-        reads = Reads(row[place <= last], place[place <= last])
+        reads = Reads(row[position <= last], position[position <= last])
         found = []
         for one in (data, other):
             events = layout(one, model.target_behavior)
@@ -164,7 +166,7 @@ def check_equal(models, data):
 def test_inference_reads_the_last_position():
     model, data = causal(), windows()
     reads = every_position(data)
-    last = reads.place == L - 1
+    last = reads.position == L - 1
     items = model.encode_items()
     expected = interests(model, data)[last] @ items[1:].T + model.items.bias[1:]
     torch.testing.assert_close(scores(model, data)[reads.row[last]], expected, atol=1e-5, rtol=1e-5)
@@ -188,7 +190,7 @@ def test_an_ablation_loses_its_term_in_the_causal_reading():
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_more_padding_changes_no_score_and_more_events_than_there_are_places_are_an_error(packed):
+def test_more_padding_changes_no_score_and_more_events_than_positions_are_an_error(packed):
     model, data = causal({"packed": packed}), windows()
     wide = {name: F.pad(getattr(data, name), (3, 0)) for name in ("history", "behavior", "timestamp")}
     padded = dataclasses.replace(data, **wide)

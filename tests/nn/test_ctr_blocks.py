@@ -88,11 +88,11 @@ def impressions(users, histories, labels):
 
 
 def test_a_positive_and_its_negatives_are_one_group():
-    found = impressions([0, 0, 0, 1, 1, 1], [[0, 5]] * 3 + [[6, 7]] * 3, [1.0, 0, 0, 1, 0, 0])
-    assert found.first.tolist() == [0, 3] and found.items.tolist() == [[10, 20, 30], [40, 50, 60]]
+    groups = impressions([0, 0, 0, 1, 1, 1], [[0, 5]] * 3 + [[6, 7]] * 3, [1.0, 0, 0, 1, 0, 0])
+    assert groups.first.tolist() == [0, 3] and groups.items.tolist() == [[10, 20, 30], [40, 50, 60]]
     values = torch.arange(6.0)
-    assert found.spread(values).tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert torch.equal(found.spread(values)[found.row, found.place], values)
+    assert groups.spread(values).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert torch.equal(groups.spread(values)[groups.row, groups.column], values)
 
 
 def test_a_group_ends_where_user_history_or_positive_changes():

@@ -19,7 +19,6 @@ from bench.data.schema import Touched
 from bench.errors import UserError
 from bench.files import replacing
 
-Kind = Literal["uniform99", "popular99", "full"]
 NEGATIVES = 99
 CHUNK_USERS = 8192  # of one rejection round; part of the result, as the generator is read chunk by chunk
 PROPOSALS = 128  # per user and round
@@ -37,20 +36,20 @@ class Draw:
     """True where other counts are another draw."""
 
 
-PROTOCOLS: Mapping[Kind, Draw | None] = {
+PROTOCOLS: Mapping[str, Draw | None] = {
     "uniform99": Draw(lambda counts: np.ones(len(counts)), reads_counts=False),
     "popular99": Draw(lambda counts: counts.astype(np.float64), reads_counts=True),
     "full": None,
 }
 """Name -> how its negatives are drawn; None ranks against every untouched item. Another protocol is another
-entry at the end (its position is part of the seed), with its name in `Kind` and in `bench.config`."""
+entry at the end: its position is part of the seed."""
 
 
 @dataclass(frozen=True)
 class Candidates:
     """What every model of a table ranks."""
 
-    kind: Kind
+    kind: str
     seed: int
     negatives: NDArray[np.int32] | None
     """(S, 99) item ids, 0 where the user has fewer untouched items; None for `full`: every untouched item."""
@@ -59,7 +58,7 @@ class Candidates:
 
 
 def draw(
-    kind: Kind,
+    kind: str,
     seed: int,
     users: NDArray[np.int64],
     target_items: NDArray[np.int64],
@@ -107,7 +106,7 @@ def draw(
 def stored(
     folder: Path,
     part: Literal["validation", "test"],
-    kind: Kind,
+    kind: str,
     seed: int,
     users: NDArray[np.int64],
     target_items: NDArray[np.int64],

@@ -1,4 +1,4 @@
-"""The kind `ctr`: held-out items told from their first negatives, AUC, GAUC, LogLoss."""
+"""The kind `ctr`: held-out items against their first negatives, AUC, GAUC, LogLoss."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,9 +31,9 @@ def compare(done: Mapping[str, Sequence[Arrays]], against: str | None) -> tuple[
     """Test the models by a paired bootstrap over users, seeds averaged."""
     require_same({n: [(one["test_user"], one["test_label"]) for one in group] for n, group in done.items()})
     first = next(iter(done.values()))[0]
-    users, place = np.unique(first["test_user"], return_inverse=True)
+    users, user_index = np.unique(first["test_user"], return_inverse=True)
     models = {
-        name: ctr.WeightedAUC(place, first["test_label"], [one["test_score"] for one in group])
+        name: ctr.WeightedAUC(user_index, first["test_label"], [one["test_score"] for one in group])
         for name, group in done.items()
     }
     once = np.ones((len(users), 1))

@@ -43,15 +43,15 @@ def chance(arrays: Arrays, names: Sequence[str]) -> dict[str, float]:
 def compare(done: Mapping[str, Sequence[Arrays]], against: str | None) -> tuple[str, dict[str, float]]:
     """Test the models by paired sign flips over users, seeds averaged."""
     require_same({name: [(one["test_user"],) for one in group] for name, group in done.items()})
-    found = {
+    gains = {
         name: np.mean([per_user(TESTED, one["test_rank"]) for one in group], axis=0)
         for name, group in done.items()
     }
-    best = against or max(found, key=lambda name: float(found[name].mean()))
-    others = [name for name in found if name != best]
+    best = against or max(gains, key=lambda name: float(gains[name].mean()))
+    others = [name for name in gains if name != best]
     if not others:
         return best, {}
-    raw = paired_p_values(found[best], np.stack([found[name] for name in others]))
+    raw = paired_p_values(gains[best], np.stack([gains[name] for name in others]))
     return best, dict(zip(others, holm(raw), strict=True))
 
 
