@@ -98,7 +98,7 @@ def count_above(catalog: Catalog, target: Tensor, touched: Tensor) -> tuple[Tens
     Returns:
         (B,) int64 number of items above, -1 where a score is not finite, and (B,) number level with it.
     """
-    size, starts, counter = len(target), catalog.starts, Counter()
+    size, starts = len(target), catalog.starts
     guess = catalog.alone(target)
     higher, totals = torch.zeros_like(target), guess.clone()
     known_cells = _by_tile(touched[:, 0], touched[:, 1], starts)
@@ -110,10 +110,11 @@ def count_above(catalog: Catalog, target: Tensor, touched: Tensor) -> tuple[Tens
         if number == 0:
             margin = CLOSE * torch.maximum(guess.abs(), scores.abs().amax(1))
             low, high = (guess - margin)[:, None], (guess + margin)[:, None]
+            counter = Counter(high, low)
         row, item = known_cells[number]
         known_score[done : done + len(row)] = scores[row, item - start]
         done += len(row)
-        above, not_below, sums = counter(scores, high, low)
+        above, not_below, sums = counter(scores)
         totals += sums
         higher += above
         near = not_below - above
@@ -156,11 +157,11 @@ def _decided(close: Close, touched: Tensor, level: Tensor) -> tuple[Tensor, Tens
 
 def _second_pass(catalog: Catalog, level: Tensor, row: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
     """Count against the known scores of the targets, (B, 1), less the touched cells: rows and scores (n,)."""
-    own, size, counter = level[row, 0], len(level), Counter()
+    own, size, counter = level[row, 0], len(level), Counter(level, level)
     higher, tied = -_count(row[score > own], size), -_count(row[score == own], size)
     for start in catalog.starts:
         scores = catalog.tile(start)
-        above, not_below, _ = counter(scores, level, level)
+        above, not_below, _ = counter(scores)
         higher += above
         tied += not_below - above
         del scores
@@ -168,38 +169,69 @@ def _second_pass(catalog: Catalog, level: Tensor, row: Tensor, score: Tensor) ->
 
 
 class Counter:
-    """Counts the cells of each row above one bound and not below another.
+    """Counts the cells of each row above one bound and not below another, tile by tile.
 
     On a CPU some rows at a time, which then lie in the cache for all sweeps; comparing into floats and adding
-    them up by a product is four times as fast as a sum of booleans, and exact below 2^24.
+    them up by a product is four times as fast as a sum of booleans, and exact below 2^24. Buffers and their
+    parts are made once: between the small steps of a tile, cutting them anew costs as much as counting.
+
+    Args:
+        high: (B, 1) float32.
+        low: (B, 1) float32.
     """
 
-    def __init__(self) -> None:
-        self.flags = self.ones = torch.empty(0)
+    def __init__(self, high: Tensor, low: Tensor) -> None:
+        self.high, self.low, self.width = high, low, 0
 
-    def __call__(self, scores: Tensor, high: Tensor, low: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (B,) int64 counts of scores > high and of scores >= low, and (B,) sums of the scores.
 
         Args:
             scores: (B, width) float32.
-            high: (B, 1) float32.
-            low: (B, 1) float32.
         """
         if scores.device.type != "cpu":
-            return (scores > high).sum(1), (scores >= low).sum(1), scores.sum(1)
-        rows, width = scores.shape
-        step = max(1, CHUNK_BYTES * torch.get_num_threads() // (4 * width))
-        if self.flags.shape != (min(step, rows), width):
-            self.flags, self.ones = scores.new_empty(min(step, rows), width), scores.new_ones(width)
-        counts = scores.new_empty(3, rows)
+            return (scores > self.high).sum(1), (scores >= self.low).sum(1), scores.sum(1)
+        if scores.shape[1] != self.width:
+            self._make_buffers(scores.shape[1])
+        for part in self.parts:
+            block = scores[part.rows]
+            torch.gt(block, part.high, out=part.flags)
+            torch.mv(part.flags, self.ones, out=part.above)
+            torch.ge(block, part.low, out=part.flags)
+            torch.mv(part.flags, self.ones, out=part.not_below)
+            torch.mv(block, self.ones, out=part.sums)
+        above, not_below = self.counts[:2].long()
+        return above, not_below, self.counts[2]
+
+    def _make_buffers(self, width: int) -> None:
+        rows, self.width, self.ones = len(self.high), width, self.high.new_ones(width)
+        self.counts = self.high.new_empty(3, rows)
+        step = max(1, min(rows, CHUNK_BYTES * torch.get_num_threads() // (4 * width)))
+        flags = self.high.new_empty(step, width)
+        self.parts = []
         for start in range(0, rows, step):
-            part = slice(start, start + step)
-            block, flags = scores[part], self.flags[: min(step, rows - start)]
-            for row, compare, bound in ((0, torch.gt, high), (1, torch.ge, low)):
-                compare(block, bound[part], out=flags)
-                torch.mv(flags, self.ones, out=counts[row, part])
-            torch.mv(block, self.ones, out=counts[2, part])
-        return counts[0].long(), counts[1].long(), counts[2]
+            part = slice(start, min(start + step, rows))
+            buffer = flags[: part.stop - start]
+            self.parts += [Part(part, self.high[part], self.low[part], buffer, *self.counts[:, part])]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some n rows of a tile with their bounds and buffers."""
+
+    rows: slice
+    high: Tensor
+    """(n, 1)."""
+    low: Tensor
+    """(n, 1)."""
+    flags: Tensor
+    """(n, width): 1 where a score satisfies a bound."""
+    above: Tensor
+    """(n,) number of scores above `high`."""
+    not_below: Tensor
+    """(n,) number of scores not below `low`."""
+    sums: Tensor
+    """(n,) sums of the scores."""
 
 
 def _by_tile(rows: Tensor, items: Tensor, starts: range) -> list[tuple[Tensor, Tensor]]:
