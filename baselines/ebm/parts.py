@@ -1,0 +1,173 @@
+"""Parts of EBM: blocks over the spectrum, the compactness term, the hard eliminator and the soft filter.
+
+Letters: B users, L history, D hidden size, F = L // 2 + 1 frequencies, K chunks, c = D / K, A behaviors.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.baselines.ebm.config import EBMConfig
+
+Function = Callable[[Tensor], Tensor]
+
+
+def transform(x: Tensor, both: bool = False) -> Tensor:
+    """Return the orthonormal real Fourier transform of (B, L, D) over time, (B, F, D) complex, or over both
+    time and channels, (B, L, D // 2 + 1).
+    """
+    return torch.fft.rfft2(x, norm="ortho") if both else torch.fft.rfft(x, dim=1, norm="ortho")
+
+
+def inverse(spectrum: Tensor, length: int, size: int, both: bool = False) -> Tensor:
+    """Return (B, L, D) from its `transform`."""
+    if both:
+        return torch.fft.irfft2(spectrum, s=(length, size), norm="ortho")
+    return torch.fft.irfft(spectrum, n=length, dim=1, norm="ortho")
+
+
+class ChunkedNetwork(nn.Module):
+    """Two layers on each of K chunks of the channels, their own for every chunk.
+
+    Args:
+        size: D.
+        chunks: K.
+        parts: 2 for complex weights, stored as real and imaginary part, 1 for real ones.
+        function: between the layers; applied to real and imaginary part of complex numbers.
+    """
+
+    def __init__(self, size: int, chunks: int, parts: int, function: Function) -> None:
+        super().__init__()
+        width = size // chunks
+        self.weights = nn.Parameter(torch.randn(2, chunks, width, width, parts) * 0.02)
+        self.biases = nn.Parameter(torch.zeros(2, chunks, width, parts))
+        self.chunks, self.function = chunks, function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, F, D) from x (B, F, D), complex where the weights are."""
+        weights, biases = (_complex(part) for part in (self.weights, self.biases))
+        x = x.unflatten(-1, (self.chunks, -1))  # (B, F, K, c)
+        x = self.activate(torch.einsum("bfkc,kcd->bfkd", x, weights[0]) + biases[0])
+        return (torch.einsum("bfkc,kcd->bfkd", x, weights[1]) + biases[1]).flatten(2)
+
+    def activate(self, x: Tensor) -> Tensor:
+        """Return the activation of real numbers, or of real and imaginary part."""
+        if x.is_complex():
+            return torch.complex(self.function(x.real), self.function(x.imag))
+        return self.function(x)
+
+
+def _complex(parts: Tensor) -> Tensor:
+    return torch.view_as_complex(parts) if parts.shape[-1] == 2 else parts[..., 0]
+
+
+class Block(nn.Module):
+    """An EBM block: over the spectrum, back to time, residual and norm."""
+
+    def __init__(self, config: EBMConfig) -> None:
+        super().__init__()
+        size, self.mixer = config.hidden_size, config.mixer
+        parts = 2 if config.mixer == "complex" else 1
+        function = F.gelu if config.mixer == "filter" else F.relu
+        self.network = ChunkedNetwork(size, config.num_chunks, parts, function)
+        if config.mixer == "filter":
+            self.filter = nn.Parameter(torch.stack([torch.ones(size), torch.zeros(size)], -1))
+        self.norm, self.dropout = nn.LayerNorm(size), nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, real: Tensor) -> Tensor:
+        """Return (B, L, D) from x (B, L, D), zero where `real` (B, L, 1) is."""
+        return self.norm(x + self.dropout(self.mixed(x))) * real
+
+    def mixed(self, x: Tensor) -> Tensor:
+        """Return what a block adds, (B, L, D)."""
+        length, size = x.shape[1:]
+        spectrum = transform(x)
+        if self.mixer == "complex":
+            return inverse(self.network(spectrum), length, size)
+        if self.mixer == "real":
+            return inverse(self.network(spectrum.real).to(spectrum.dtype), length, size)
+        mixed: Tensor = self.network(inverse(spectrum * _complex(self.filter), length, size))
+        return mixed
+
+
+def compactness(x: Tensor, epsilon: float) -> Tensor:
+    """Return the mean over rows of half the log-determinant of I + D / (L epsilon^2) Z Z^T, Z (L, D) a row of
+    x (B, L, D); computed on the smaller of the two Gram matrices, in float64.
+    """
+    length, size = x.shape[1:]
+    z = x.double()
+    gram = z @ z.transpose(1, 2) if length <= size else z.transpose(1, 2) @ z
+    eye = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+    lower = torch.linalg.cholesky(eye + size / (length * epsilon**2) * gram)
+    return lower.diagonal(dim1=1, dim2=2).log().sum(1).mean().to(x.dtype)
+
+
+class HardEliminator(nn.Module):
+    """Keeps or drops whole events."""
+
+    def __init__(self, config: EBMConfig, behaviors: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.zeros(config.hidden_size)), nn.Parameter(torch.zeros(()))
+        self.rates = nn.Parameter(torch.zeros(behaviors))  # lambda before the softplus
+        self.temperature = config.temperature
+
+    def start(self, events_per_user: Tensor) -> None:
+        """Set lambda (A,) to log(1 + events of each behavior per user)."""
+        rates = torch.log1p(events_per_user).clamp(min=1e-3)
+        with torch.no_grad():
+            self.rates.copy_(rates + torch.log(-torch.expm1(-rates)))  # inverse of the softplus
+
+    def preference(self) -> Tensor:
+        """Return p (A,), in (1, 2], smaller for a larger lambda."""
+        rates = F.softplus(self.rates)
+        return torch.exp(rates * rates.log() - rates - torch.lgamma(rates + 1)) + 1
+
+    def forward(self, x: Tensor, behavior: Tensor) -> Tensor:
+        """Return which events are kept, (B, L) of 0 and 1, 0 where padded; drawn in training.
+
+        Args:
+            x: states (B, L, D).
+            behavior: (B, L) int64, 0 where padded.
+        """
+        preference = F.pad(self.preference(), (1, 0))[behavior]
+        margin = preference - (x @ self.weight + self.bias)  # log odds of keeping
+        if self.training:
+            logits = torch.stack([F.logsigmoid(margin), F.logsigmoid(-margin)], -1)
+            keep = F.gumbel_softmax(logits, self.temperature, hard=True)[..., 0]
+        else:
+            keep = (margin > 0).to(x.dtype)
+        keep = keep * (behavior > 0)
+        lost = ~(keep > 0).any(1) & (behavior[:, -1] > 0)  # everything was dropped: the newest event stays
+        return torch.cat([keep[:, :-1], torch.where(lost, 1.0, keep[:, -1])[:, None]], 1)
+
+
+class SoftFilter(nn.Module):
+    """Takes noise from the representation of what was kept, by behavior."""
+
+    def __init__(self, config: EBMConfig, behaviors: int) -> None:
+        super().__init__()
+        size, length = config.hidden_size, config.max_history
+        self.both = config.fft2
+        self.filters: nn.Parameter | None = None
+        if config.soft == "linear":
+            self.weight = nn.Parameter(torch.eye(size) + torch.randn(behaviors, size, size) * 0.02)
+            self.bias = nn.Parameter(torch.zeros(behaviors, size))
+            return
+        shape = (length, size // 2 + 1) if self.both else (length // 2 + 1, size)
+        ones = torch.stack([torch.ones(shape), torch.zeros(shape)], -1)
+        self.filters = nn.Parameter(ones + torch.randn(behaviors, *shape, 2) * 0.02)
+
+    def forward(self, x: Tensor, behavior: Tensor) -> Tensor:
+        """Return the clean part (B, L, D) of x (B, L, D), zero where padded; behavior (B, L) int64."""
+        if self.filters is None:
+            own = torch.zeros_like(x)
+            for index, (weight, bias) in enumerate(zip(self.weight, self.bias, strict=True)):
+                own = own + (x @ weight + bias) * (behavior == index + 1)[..., None]
+            return own
+        kind = F.one_hot(behavior, len(self.filters) + 1)[..., 1:].to(x.dtype)  # (B, L, A)
+        share = kind.sum(1) / kind.sum((1, 2)).clamp(min=1)[:, None]  # (B, A)
+        mixed = torch.einsum("ba,a...->b...", share, self.filters)
+        spectrum = transform(x, self.both) * _complex(mixed.contiguous())
+        return inverse(spectrum, x.shape[1], x.shape[2], self.both) * (behavior > 0)[..., None]
