@@ -220,6 +220,13 @@ class Stage:
     """Largest gradient norm; None does not clip."""
     frozen: tuple[str, ...] = ()
     """Parameter-name prefixes that do not move in this stage."""
+    rates: tuple[tuple[str, float], ...] = ()
+    """Parameter-name prefix and the learning rate of these parameters, where it is not that of the others."""
+    own_end: bool = False
+    """The model says after each epoch whether the stage is over (`Recommender.stage_is_over`), at the latest
+    after `epochs`; validation neither ends it nor chooses its weights: the last ones are kept."""
+    new_optimizer: bool = False
+    """The optimizer begins anew in every epoch, without what it has averaged so far."""
 
 
 class Recommender(nn.Module):
@@ -269,6 +276,10 @@ class Recommender(nn.Module):
 
     def start_epoch(self, epoch: int, events: TrainingEvents) -> None:
         """Prepare an epoch: `epoch` counts from 0 in each stage, whose name is `stage_name`."""
+
+    def stage_is_over(self) -> bool:
+        """Return whether a stage with `own_end` ends with the epoch just trained; asked after each epoch."""
+        return False
 
     def encode(self, batch: Batch) -> Any:
         """Return the users in any form that `score_encoded` reads; default: the batch itself."""

@@ -80,7 +80,7 @@ class Outcome:
     best_epoch: int = 0
     """From 1; 0 where nothing was trained."""
     stopped: str = "none"
-    """`patience`, `epochs`, `minutes` or `none`."""
+    """`patience`, `epochs`, `minutes`, `model` (it ended its own stage) or `none`."""
     samples_per_second: float = 0.0
     targets_seen: int = 0
     """Training targets, repeated visits counted, all stages together."""

@@ -45,7 +45,7 @@ class Fit:
     best: float | None = None
     """Best validation NDCG@10 of the last stage; None where there is no validation event or no training."""
     stopped: str = "none"
-    """`patience`, `epochs`, `minutes`, or `none` where nothing is trained."""
+    """`patience`, `epochs`, `minutes`, `model` (by its own rule), or `none` where nothing is trained."""
     seconds: float = 0.0
     """Training and validation together."""
     samples: int = 0
@@ -75,11 +75,11 @@ class Patience:
 
     def better(self, value: float | None, best: float | None) -> bool:
         """Return whether an epoch's validation figure makes its weights the ones to keep."""
-        return value is None or best is None or value > best
+        return value is None or best is None or value > best or self.stage.own_end
 
     def over(self, value: float | None, targets: int) -> bool:
         """Return whether the stage ends, with `targets` seen so far."""
-        if value is None:
+        if value is None or self.stage.own_end:
             return False
         if self.stage.patience_targets is not None:
             return targets - self.targets >= self.stage.patience_targets
@@ -130,6 +130,8 @@ def fit(
         result.stopped = "epochs"
         for epoch in range(first, most):
             watcher.epoch(stage.name, epoch, most, batches.num_batches(stage.batch_size))
+            if stage.new_optimizer:
+                optimizer = make_optimizer(model, stage)
             terms = train_epoch(model, data, batches, stage, optimizer, epoch, watch)
             where = f"{type(model).__name__}, epoch {epoch + 1}"
             value = validate(model, data, device, options.evaluation_batch, where)
@@ -144,8 +146,8 @@ def fit(
             if deadline is not None and time.monotonic() >= deadline:
                 result.stopped = "minutes"
                 break
-            if patience.over(value, result.targets):
-                result.stopped = "patience"
+            if patience.over(value, result.targets) or (stage.own_end and model.stage_is_over()):
+                result.stopped = "model" if stage.own_end else "patience"
                 break
             state = {"stage": index, "epoch": epoch + 1, "limit": limit, "fit": vars(result)}
             state |= {
@@ -155,7 +157,8 @@ def fit(
             }
             state |= {"weights": snapshot(model), "optimizer": optimizer.state_dict()}
             checkpoint.save(state)
-        model.load_state_dict(patience.best_weights)
+        if not stage.own_end:
+            model.load_state_dict(patience.best_weights)
     model.eval()
     return result
 
@@ -251,15 +254,20 @@ def validate(
 
 def make_optimizer(model: Recommender, stage: Stage) -> torch.optim.Optimizer:
     """Build the stage's optimizer over the parameters that it moves; weight decay spares biases and norms."""
-    moving = []
+    own_rates = dict(stage.rates)
+    moving: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not name.startswith(stage.frozen) if stage.frozen else True)
         if parameter.requires_grad:
-            moving.append(parameter)
+            prefix = next((prefix for prefix in own_rates if name.startswith(prefix)), "")
+            moving.setdefault((prefix, parameter.dim() >= 2), []).append(parameter)
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in moving if p.dim() >= 2], "weight_decay": stage.weight_decay},
-        {"params": [p for p in moving if p.dim() < 2], "weight_decay": 0.0},
-    ]
+        {"params": parameters, "lr": own_rates.get(prefix, stage.learning_rate),
+         "weight_decay": stage.weight_decay if matrices else 0.0}
+        for (prefix, matrices), parameters in sorted(moving.items(), key=lambda part: part[0], reverse=True)
+    ]  # fmt: skip
+    for group in groups:
+        group["rate"] = group["lr"]  # what `warm_up` rises to
     rate = stage.learning_rate
     if stage.optimizer == "adagrad":
         return torch.optim.Adagrad(groups, lr=rate, eps=1e-6)
@@ -272,7 +280,7 @@ def warm_up(optimizer: torch.optim.Optimizer, stage: Stage) -> None:
     """
     for group in optimizer.param_groups:
         group["steps"] = group.get("steps", 0) + 1
-        group["lr"] = stage.learning_rate * min(1.0, group["steps"] / max(stage.warmup_steps, 1))
+        group["lr"] = group["rate"] * min(1.0, group["steps"] / max(stage.warmup_steps, 1))
 
 
 def stage_deadline(options: FitOptions, index: int, stages: int, spent: float) -> float | None:

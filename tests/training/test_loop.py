@@ -318,3 +318,58 @@ def test_what_a_stage_derived_from_learned_weights_survives_an_interruption(make
     assert resumed.calls[1:] == [("stage", "s0", "s0"), ("stage", "s1", "s1"), ("epoch", "s1", 2)]
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
+
+
+def test_parameters_may_have_a_learning_rate_of_their_own(make_task):
+    data = training_data(make_task())
+    model = model_for(data)
+    stage = dataclasses.replace(model.stages()[0], warmup_steps=2, rates=(("head.", 0.5),), learning_rate=0.1)
+    optimizer = make_optimizer(model, stage)
+    batch = next(iter(data.batches(stage.view, 0).epoch(0, 16)))
+    before = [p.detach().clone() for p in model.parameters()]
+    train_step(model, batch, stage, optimizer)  # Adam's first step is as long as the rate; warm-up halves it
+    longest = [float((p.detach() - b).abs().max()) for p, b in zip(model.parameters(), before, strict=True)]
+    assert longest == pytest.approx([0.05, 0.25, 0.25], rel=1e-3)
+
+
+class Ending(Small):
+    """Ends its first stage after three epochs, whatever validation says."""
+
+    seen = 0
+
+    def stages(self):
+        first, second = super().stages()
+        return dataclasses.replace(first, own_end=True, patience=1), second
+
+    def stage_is_over(self):
+        self.seen += 1
+        return self.seen == 3
+
+
+def test_a_model_may_end_its_own_stage_and_keeps_its_last_weights(make_task):
+    data = training_data(make_task())
+    torch.manual_seed(0)
+    model = Ending(Options(stages=2, epochs=6, rate=0.0), data.info)
+    result = fit(model, data, CPU, FitOptions())
+    assert [curve["stage"] for curve in result.curves] == ["s0"] * 3 + ["s1"] * 6
+    torch.manual_seed(0)
+    alone = Ending(Options(stages=2, epochs=6), data.info)
+    alone.stages = lambda: Ending.stages(alone)[:1]
+    result = fit(alone, data, CPU, FitOptions())
+    assert (result.stopped, result.epochs, result.best_epoch) == ("model", 3, 3)
+    again = model_for(data, epochs=3)  # the same three epochs, ended by their number
+    fit(again, without_validation(data), CPU, FitOptions())
+    for one, other in zip(alone.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_optimizer_may_begin_anew_in_every_epoch(make_task):
+    data = without_validation(training_data(make_task()))
+    moved = []
+    for fresh in (False, True):
+        model = model_for(data, epochs=2)
+        stage = dataclasses.replace(model.stages()[0], new_optimizer=fresh, batch_size=10**6)
+        model.stages = lambda stage=stage: (stage,)
+        fit(model, data, CPU, FitOptions())
+        moved.append([p.detach().clone() for p in model.parameters()])
+    assert not torch.equal(moved[0][0], moved[1][0])
