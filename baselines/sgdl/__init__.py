@@ -23,16 +23,15 @@ from torch import Tensor, nn
 from bench.baselines.sgdl.config import SGDLConfig
 from bench.baselines.sgdl.parts import (
     LossWeight,
-    Propagate,
     Scheduler,
     clean_share,
     in_upper_half,
-    normalised_graph,
     pair_gradients,
     pair_loss,
 )
 from bench.cards import Card
 from bench.interface import Batch, DatasetInfo, Pairs, Recommender, Stage, TrainingEvents
+from bench.nn.graph import BipartiteGraph, propagate
 from bench.nn.negatives import UntouchedItems
 
 ROWS = 2**18
@@ -102,7 +101,8 @@ class SGDL(Recommender):
         self.untouched = UntouchedItems(user, item, users, items).to(device)
         keys = torch.unique((user * (items + 1) + item)[chosen])
         self.pairs = torch.stack([keys // (items + 1), keys % (items + 1)]).to(device)
-        self.graph = normalised_graph(*self.pairs, users, items)
+        graph = BipartiteGraph(self.pairs[0], self.pairs[1], users, items)
+        self.graph = graph.matrix(graph.normalised())
         self.bits = torch.zeros(
             self.config.memory_epochs, self.pairs.shape[1], dtype=torch.bool, device=device
         )
@@ -174,8 +174,7 @@ class SGDL(Recommender):
         tables = self.tables if tables is None else tables
         if self.graph is None or not self.config.num_layers:
             return tables
-        result: Tensor = Propagate.apply(tables, self.graph, self.config.num_layers)
-        return result
+        return propagate(self.graph, tables, self.config.num_layers)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return the BPR loss of the first stage, or the weighed one and the meta loss of the second."""

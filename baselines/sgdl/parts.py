@@ -1,10 +1,7 @@
-"""Parts of SGDL: the graph, pair losses and their gradients, the weights, the scheduler, the memory.
+"""Parts of SGDL: pair losses and their gradients, the weights, the scheduler, the memory.
 
 Letters: U users, N items, D width, B pairs of a batch, P distinct training pairs.
 """
-
-import warnings
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,46 +9,6 @@ from torch import Tensor, nn
 
 MIXTURE_PAIRS = 1_000_000
 """Most losses to which the mixture of two normals is fitted; of more pairs a random part."""
-
-
-class Propagate(torch.autograd.Function):
-    """The mean of A^0 X .. A^K X; symmetric, so it is its own gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, graph: Tensor, layers: int) -> Tensor:
-        """Return the mean for x (U + N + 1, D), the graph A and K layers."""
-        ctx.graph, ctx.layers = graph, layers
-        total = x
-        for _ in range(layers):
-            x = torch.sparse.mm(graph, x)
-            total = total + x
-        return total / (layers + 1)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        """Return the gradient in x."""
-        return Propagate.apply(grads[0], ctx.graph, ctx.layers), None, None
-
-
-def normalised_graph(user: Tensor, item: Tensor, num_users: int, num_items: int) -> Tensor:
-    """Return D^-1/2 A D^-1/2 of the bipartite graph, sparse (U + N + 1, U + N + 1); item i is node U + i.
-
-    Args:
-        user: (P,) int64, 0..U-1, of distinct pairs.
-        item: (P,) int64, 1..N.
-        num_users: U.
-        num_items: N.
-    """
-    size = num_users + num_items + 1
-    row, column = torch.cat([user, item + num_users]), torch.cat([item + num_users, user])
-    degree = torch.bincount(row, minlength=size).float()
-    values = (degree[row] * degree[column]).rsqrt()
-    graph = torch.sparse_coo_tensor(
-        torch.stack([row, column]), values, (size, size), check_invariants=False
-    ).coalesce()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support")
-        return graph.to_sparse_csr()  # its product is twice to seven times as fast
 
 
 def pair_loss(vectors: Tensor, nodes: Tensor) -> Tensor:

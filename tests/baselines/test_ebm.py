@@ -58,6 +58,31 @@ def test_the_inverse_gives_back_what_was_transformed_and_energy_is_kept(both: bo
     assert torch.allclose(full, x.square().sum(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("length", [7, 8])
+def test_gradients_of_the_transforms_are_those_of_torch(length: int) -> None:
+    x = torch.randn(2, length, D, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda y: torch.view_as_real(transform(y)), x)
+    spectrum = torch.randn(2, length // 2 + 1, D, dtype=torch.complex128)
+    ours, theirs = (spectrum.clone().requires_grad_() for _ in range(2))
+    weight = torch.randn(2, length, D, dtype=torch.float64)
+    (inverse(ours, length, D) * weight).sum().backward()
+    (torch.fft.irfft(theirs, n=length, dim=1, norm="ortho") * weight).sum().backward()
+    assert torch.allclose(ours.grad, theirs.grad)
+
+
+def test_complex_products_of_the_network_are_those_of_complex_matrices() -> None:
+    network = ChunkedNetwork(D, 2, 2, F.relu)
+    with torch.no_grad():
+        network.weights.normal_()
+        network.biases.normal_()
+    x = torch.randn(3, 5, D, dtype=torch.complex64)
+    weights, biases = torch.view_as_complex(network.weights), torch.view_as_complex(network.biases)
+    hidden = torch.einsum("bfkc,kcd->bfkd", x.unflatten(-1, (2, -1)), weights[0]) + biases[0]
+    hidden = torch.complex(F.relu(hidden.real), F.relu(hidden.imag))
+    expected = (torch.einsum("bfkc,kcd->bfkd", hidden, weights[1]) + biases[1]).flatten(2)
+    assert torch.allclose(network(x), expected, atol=1e-5)
+
+
 def test_a_block_with_identity_weights_adds_its_input() -> None:
     block = Block(EBMConfig(**SMALL)).eval()
     with torch.no_grad():

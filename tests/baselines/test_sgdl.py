@@ -12,11 +12,9 @@ from bench.baselines.sgdl import SGDL
 from bench.baselines.sgdl.config import SGDLConfig
 from bench.baselines.sgdl.parts import (
     LossWeight,
-    Propagate,
     Scheduler,
     clean_share,
     in_upper_half,
-    normalised_graph,
     pair_gradients,
     pair_loss,
 )
@@ -66,13 +64,12 @@ def dense_graph() -> Tensor:
 
 
 def test_propagation_is_the_dense_mean_of_powers_and_without_layers_the_tables() -> None:
-    users, items = torch.tensor(PAIRS).T
-    graph, dense = normalised_graph(users, items, USERS, ITEMS), dense_graph()
-    assert torch.allclose(graph.to_dense(), dense)
-    x = torch.randn(USERS + ITEMS + 1, 3)
+    model, dense = build(num_layers=2), dense_graph()
+    x = model.tables.detach()
     expected = (x + dense @ x + dense @ dense @ x) / 3
-    assert torch.allclose(Propagate.apply(x, graph, 2), expected, atol=1e-6)
-    assert torch.equal(build(num_layers=0).propagated(), build(num_layers=0).tables)
+    assert torch.allclose(model.propagated(), expected, atol=1e-6)
+    plain = build(num_layers=0)
+    assert torch.equal(plain.propagated(), plain.tables)
 
 
 def test_the_gradient_of_propagation_is_that_of_the_dense_product() -> None:
@@ -325,23 +322,3 @@ def test_noise_gets_smaller_weights_and_is_memorised_less() -> None:
     loss = pair_loss(model.propagated(), model.nodes(model.pairs[0], model.pairs[1], model.drawn()))
     weights = model.weigh(loss).detach()
     assert weights[is_noise].mean() < weights[~is_noise].mean() - 0.03
-
-
-def test_propagation_equals_that_of_recbole_with_copied_weights() -> None:
-    lightgcn = pytest.importorskip("recbole.model.general_recommender.lightgcn")
-    users, items = torch.tensor(PAIRS).T
-    graph = normalised_graph(users, items, USERS, ITEMS)
-    x = torch.randn(USERS + ITEMS + 1, 4)
-
-    class Bare:
-        n_layers, n_users = 2, USERS
-        n_items = ITEMS + 1
-        norm_adj_matrix = graph.to_sparse_coo()
-
-        def get_ego_embeddings(self) -> Tensor:
-            return x
-
-        gcn_conv = None
-
-    other = torch.cat(lightgcn.LightGCN.forward(Bare()))
-    assert torch.allclose(Propagate.apply(x, graph, 2), other, atol=1e-6)
