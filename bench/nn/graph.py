@@ -54,7 +54,7 @@ class BipartiteGraph:
         row, column = torch.cat([self.user, self.item]), torch.cat([self.item, self.user])  # (2 P,)
         order = torch.argsort(row * self.size + column)
         self.columns = column[order]
-        self.edge = order % len(user)  # (2 P,) the pair of each entry
+        self.edge = order % max(len(user), 1)  # (2 P,) the pair of each entry
         self.starts = torch.zeros(self.size + 1, dtype=torch.int64, device=user.device)
         self.starts[1:] = torch.bincount(row, minlength=self.size).cumsum(0)
 
