@@ -28,11 +28,11 @@ class EBMConfig:
     """Temperature of the Gumbel softmax that keeps or drops an event (tau)."""
     epsilon: float = 1e-3
     """Distortion in the compactness term; its factor is D / (L epsilon^2)."""
-    loss_weight_compactness: float = 0.01
-    """Weight of the log-determinant."""
+    loss_weight_compactness: float = 1e-4
+    """Weight of the log-determinant; with 0.01 (release) all states coincide."""
     loss_weight_contrast: float = 0.1
     """Weight of the two contrastive terms."""
-    loss: Literal["bce", "ce"] = "bce"
+    loss: Literal["bce", "ce"] = "ce"
     """Binary with one negative, or the exact softmax."""
     targets: Literal["target", "all"] = "all"
     """Events to predict."""
@@ -48,7 +48,7 @@ class EBMConfig:
     """Learning rate of Adam; half of it in the last of four stages."""
     weight_decay: float = 0.0
     """Weight decay of matrices and tables."""
-    batch_size: int = 1024
+    batch_size: int = 256
     """Prefixes per step."""
     first_epochs: int = 30
     """Most epochs of the encoder alone."""

@@ -26,7 +26,7 @@ class SGDLConfig:
     """Temperature of the Gumbel softmax (tau)."""
     faithful_reset: bool = False
     """Scheduler and optimizer begin anew in every epoch, as in the release."""
-    learning_rate: float = 5e-4
+    learning_rate: float = 5e-3
     """Learning rate of Adam and length of the trial steps; the first stage has a fifth of it."""
     learning_rate_weights: float = 5e-4
     """Learning rate of the network from losses to weights."""

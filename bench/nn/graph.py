@@ -1,4 +1,4 @@
-"""Sparse bipartite graphs of users and items, and propagation over them.
+"""Sparse matrices, bipartite graphs of users and items, and propagation over them.
 
 Letters: U users, N items, P distinct pairs, D width. User u is node u, item i is node U + i (node U is the
 padding item), so a graph has U + N + 1 nodes and is symmetric: it is its own transpose, in the gradient too.
@@ -7,27 +7,62 @@ padding item), so a graph has U + N + 1 nodes and is symmetric: it is its own tr
 import warnings
 from typing import Any
 
+import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 
 class _Product(torch.autograd.Function):
-    """A X for a symmetric sparse A, which gets no gradient."""
+    """A X for a sparse A, which gets no gradient, and its transpose."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, graph: Tensor) -> Tensor:
-        ctx.graph = graph
-        return torch.sparse.mm(graph, x)
+    def forward(ctx: Any, x: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
+        ctx.matrices = matrix, transposed
+        return torch.sparse.mm(matrix, x)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return _Product.apply(grads[0], ctx.graph), None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        matrix, transposed = ctx.matrices
+        return _Product.apply(grads[0], transposed, matrix), None, None
 
 
 def product(graph: Tensor, x: Tensor) -> Tensor:
     """Return A X, (nodes, D), of a symmetric sparse graph A and values X (nodes, D)."""
-    result: Tensor = _Product.apply(x, graph)
+    result: Tensor = _Product.apply(x, graph, graph)
     return result
+
+
+class SparseMap:
+    """A sparse matrix that is no square or not symmetric, kept with its transpose for the gradient.
+
+    Args:
+        matrix: scipy sparse (rows, columns).
+        device: where it lies.
+    """
+
+    def __init__(self, matrix: sparse.sparray, device: torch.device) -> None:
+        self.matrix, self.transposed = (_csr(part, device) for part in (matrix, matrix.T))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return (rows, D) from x (columns, D)."""
+        result: Tensor = _Product.apply(x, self.matrix, self.transposed)
+        return result
+
+
+def _csr(matrix: sparse.sparray, device: torch.device) -> Tensor:
+    rows = sparse.csr_array(matrix, dtype=np.float32)
+    parts = (torch.from_numpy(part.astype(kind)) for part, kind in zip(
+        (rows.indptr, rows.indices, rows.data), (np.int64, np.int64, np.float32), strict=True
+    ))  # fmt: skip
+    starts, columns, values = (part.to(device) for part in parts)
+    return _quiet_csr(starts, columns, values, rows.shape)
+
+
+def _quiet_csr(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*[Ss]parse.*")  # torch calls CSR a beta; it is fast
+        return torch.sparse_csr_tensor(starts, columns, values, shape, check_invariants=False)
 
 
 def propagate(graph: Tensor, x: Tensor, layers: int) -> Tensor:
@@ -60,12 +95,7 @@ class BipartiteGraph:
 
     def matrix(self, values: Tensor) -> Tensor:
         """Return the symmetric sparse matrix, CSR (nodes, nodes), with a value (P,) for each pair."""
-        shape = (self.size, self.size)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*[Ss]parse.*")  # torch calls CSR a beta; it is fast
-            return torch.sparse_csr_tensor(
-                self.starts, self.columns, values[self.edge], shape, check_invariants=False
-            )
+        return _quiet_csr(self.starts, self.columns, values[self.edge], (self.size, self.size))
 
     def normalised(self, keep: Tensor | None = None) -> Tensor:
         """Return (P,) values of D^-1/2 A D^-1/2 over the kept pairs, 0 for the others.

@@ -287,7 +287,7 @@ def test_padding_and_batch_mates_change_no_score() -> None:
 
 
 def test_targets_are_weighed_by_behavior() -> None:
-    model = build(stage="encoder", loss_weight_compactness=0.0, loss_weight_auxiliary=0.25)
+    model = build(stage="encoder", loss="bce", loss_weight_compactness=0.0, loss_weight_auxiliary=0.25)
     torch.manual_seed(5)
     value = model.loss(batch())["loss"].item()
     torch.manual_seed(5)
@@ -321,3 +321,11 @@ def test_diagnostics_give_the_share_kept_by_behavior() -> None:
         model.hard.start(torch.tensor([50.0, 0.1]))
     kept = model.diagnostics(batch())["kept"]
     assert kept.rows == ("click", "favor") and kept.values[1] == 1 and kept.values[0] < 1
+
+
+def test_a_large_catalog_has_a_sampled_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(stage="encoder", loss_weight_compactness=0.0)
+    exact = model.loss(batch())["loss"].item()
+    monkeypatch.setattr("bench.baselines.ebm.WHOLE_CATALOG", 1)
+    torch.manual_seed(0)  # every item stands 4,096 / 20 times in the denominator
+    assert model.loss(batch())["loss"].item() == pytest.approx(exact + math.log(4096 / 20), abs=0.1)

@@ -248,7 +248,7 @@ def test_the_second_stage_weighs_losses_and_its_networks_have_their_own_rates() 
     each = pair_loss(model.propagated(), nodes_of(model, batch()))
     assert torch.allclose(terms["weighed"], (model.weigh(each) * each).mean())
     memory, guided = model.stages()
-    assert (memory.learning_rate, guided.learning_rate) == (1e-4, 5e-4) and memory.own_end
+    assert (memory.learning_rate, guided.learning_rate) == (1e-3, 5e-3) and memory.own_end
     assert dict(guided.rates) == {"weigh.": 5e-4, "scheduler.": 5e-3}
 
 
