@@ -87,8 +87,8 @@ class AtomicFile:
     def require(self, column: str, option: str) -> None:
         """Raise a UserError unless the column is there; names the option that names the column."""
         if column not in self.types:
-            found = f"no column '{column}' in the header; {hint(column, self.types)}"
-            raise UserError(f"{self.path}: row 1: {found}; set {option}=COLUMN")
+            problem = f"no column '{column}' in the header; {hint(column, self.types)}"
+            raise UserError(f"{self.path}: row 1: {problem}; set {option}=COLUMN")
 
     def rows(self, fields: tuple[Field, ...], options: Options) -> LogFiles:
         """Return the lines as a stream of the given fields."""
@@ -121,8 +121,8 @@ def read(raw: Path | None, options: Options) -> RawData:
         UserError: a file or column is missing, a line is malformed, or no rating reaches `favor_rating`.
     """
     inter = _open(_inter(raw, options))
-    place = inter.path.name.rpartition(".inter")[0]
-    item_paths = [inter.path.with_name(f"{place}.item{packed}") for packed in ("", ".gz")]
+    name = inter.path.name.rpartition(".inter")[0]
+    item_paths = [inter.path.with_name(f"{name}.item{packed}") for packed in ("", ".gz")]
     items = next((_open(path) for path in item_paths if path.is_file()), None)
     if items is None and (options.text_columns or options.attributes):
         fix = "add it, or leave text_columns and attributes out"
@@ -155,11 +155,11 @@ def _inter(raw: Path | None, options: Options) -> Path:
         raise UserError("atomic: no files given; give the folder with NAME.inter by --raw")
     if raw.is_file() and raw.name.endswith(EVENT_FILES):
         return raw
-    found = files_of(raw, [f"*{ending}" for ending in EVENT_FILES])
-    named = [path for path in found if path.name.rpartition(".inter")[0] == options.name]
-    named = named if options.name else found
+    files = files_of(raw, [f"*{ending}" for ending in EVENT_FILES])
+    named = [path for path in files if path.name.rpartition(".inter")[0] == options.name]
+    named = named if options.name else files
     if len(named) != 1:
-        names = ", ".join(path.name for path in found) or "none"
+        names = ", ".join(path.name for path in files) or "none"
         expected = f"{options.name or 'one NAME'}.inter"
         raise UserError(f"{raw}: expected {expected} there, found {names}; unpack the files or set name=NAME")
     return named[0]

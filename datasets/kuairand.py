@@ -106,16 +106,16 @@ def _logs(raw: Path | None) -> list[Path]:
         return [raw]
     for folder in (raw, raw / "data"):
         files = files_of(folder, ["log_standard_*.csv"])
-        found = [(path, match) for path in files if (match := NAME.fullmatch(path.name))]
-        missing = [period for period in PERIODS if period not in [match[1] for _, match in found]]
-        if found and missing:
+        logs = [(path, match) for path in files if (match := NAME.fullmatch(path.name))]
+        missing = [period for period in PERIODS if period not in [match[1] for _, match in logs]]
+        if logs and missing:
             fix = "put it beside the other, or give one file alone by --raw"
             raise UserError(f"{folder}: log_standard_{missing[0]}_*.csv is missing; {fix}")
-        if len(versions := {match[2] for _, match in found}) > 1:
+        if len(versions := {match[2] for _, match in logs}) > 1:
             mixed = " and ".join(sorted(versions))
             raise UserError(f"{folder}: logs of {mixed}, expected one version; put each into its own folder")
-        if found:
-            return [path for path, _ in found]
+        if logs:
+            return [path for path, _ in logs]
     wanted = " and ".join(f"log_standard_{period}_*.csv" for period in PERIODS)
     raise UserError(f"{raw}: expected {wanted} there; unpack the publisher's archive and give it by --raw")
 

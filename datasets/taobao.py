@@ -78,7 +78,7 @@ def read(raw: Path | None, options: Options) -> RawData:
         events=log,
         behaviors=tuple(dict.fromkeys(names.values())),
         mapping=f"{mapping_text(names, BEHAVIORS)}; rows outside 2017-11-25..2017-12-03 (UTC+8) dropped",
-        items=lambda kept: log.table(kept, ["category"]),
+        items=lambda ids: log.table(ids, ["category"]),
         attributes=("category",),
     )
 

@@ -74,7 +74,7 @@ def read(raw: Path | None, options: Options) -> RawData:
         events=log,
         behaviors=tuple(dict.fromkeys(names.values())),
         mapping=f"{mapping_text(names, ACTIONS)} ({WORDS}); times are days",
-        items=lambda kept: log.table(kept, ATTRIBUTES).with_columns(pl.col("brand").replace(UNKNOWN, None)),
+        items=lambda ids: log.table(ids, ATTRIBUTES).with_columns(pl.col("brand").replace(UNKNOWN, None)),
         attributes=ATTRIBUTES,
     )
 

@@ -47,8 +47,8 @@ class BehaviorModule(nn.Module):
         single: list[list[Tensor]] = [[] for _ in graphs]
         for weights in self.layers:
             messages = [product(graph, x) for graph in graphs]
-            for kept, message in zip(single, messages, strict=True):
-                kept.append(torch.sigmoid(self.each(message, weights)))
+            for layers, message in zip(single, messages, strict=True):
+                layers.append(torch.sigmoid(self.each(message, weights)))
             x = torch.sigmoid(self.each(torch.stack(messages).mean(0), weights))
             main.append(x)
         return self.joined(main), [self.joined(parts) for parts in single]

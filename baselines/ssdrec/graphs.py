@@ -140,10 +140,10 @@ def _threshold(count: csr_array, num_items: int) -> int:
 
 
 def _above(count: csr_array, threshold: int) -> csr_array:
-    kept = count.copy()
-    kept.data = np.where(kept.data > threshold, kept.data, 0.0)
-    kept.eliminate_zeros()
-    return kept
+    strong = count.copy()
+    strong.data = np.where(strong.data > threshold, strong.data, 0.0)
+    strong.eliminate_zeros()
+    return strong
 
 
 def _hot(count: NDArray[np.int64], cold: float) -> NDArray[np.bool_]:

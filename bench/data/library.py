@@ -54,7 +54,7 @@ def readers() -> dict[str, DatasetCard]:
 
 def _sources() -> dict[str, tuple[DatasetCard, str]]:
     """Return name -> card and module."""
-    found: dict[str, tuple[DatasetCard, str]] = {}
+    sources: dict[str, tuple[DatasetCard, str]] = {}
     for module, path in _files():
         try:
             cards = read_cards(path, DatasetCard)
@@ -62,12 +62,12 @@ def _sources() -> dict[str, tuple[DatasetCard, str]]:
             fix = "arguments must be literals by keyword"
             raise UserError(f"{path}: its card cannot be read: {error}; {fix}") from error
         for card in cards:
-            if card.name in found:
+            if card.name in sources:
                 raise UserError(
-                    f"{path}: data set name '{card.name}' is taken by {found[card.name][1]}; rename one"
+                    f"{path}: data set name '{card.name}' is taken by {sources[card.name][1]}; rename one"
                 )
-            found[card.name] = (card, module)
-    return dict(sorted(found.items()))
+            sources[card.name] = (card, module)
+    return dict(sorted(sources.items()))
 
 
 def _files() -> Iterator[tuple[str, Path]]:
@@ -275,9 +275,9 @@ def open_dataset(name: str, overrides: Mapping[str, Any]) -> Dataset:
 
 def resolve(name: str, overrides: Mapping[str, Any]) -> Path:
     """Return the prepared folder of a data set without opening it; otherwise like `open_dataset`."""
-    place = folder(name, overrides)
-    if NAME.fullmatch(name) and _complete(place):
-        return place
+    path = folder(name, overrides)
+    if NAME.fullmatch(name) and _complete(path):
+        return path
     cards, known = readers(), prepared()
     if name in cards and not cards[name].needs_raw:
         return prepare_named(name, raw=None, name=None, overrides=overrides)

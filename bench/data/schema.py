@@ -64,7 +64,7 @@ class Part:
     """Where the next part begins."""
     size: int
     """Raw bytes read, as `EventStream.size` counts them."""
-    places: tuple[str, ...] = ()
+    bad_rows: tuple[str, ...] = ()
     """The first malformed rows that were left out: file, row, value, what was expected."""
 
 
@@ -113,7 +113,7 @@ class RawData:
     """Ready-made vectors by modality (`image`, `text`); a modality given here is not encoded again."""
     pictures: Path | None = None
     """Folder where pictures are looked for by item id, there or not; errors name what lies in it."""
-    place: Callable[[int], str] | None = None
+    row_of: Callable[[int], str] | None = None
     """Number of an event, from 0 -> its file and row in words, where the reader knows it."""
     simulated: bool = False
     """True for generated data; every table then says so."""
@@ -124,8 +124,8 @@ class RawData:
     def collected(self) -> "RawData":
         """Return the same with streams and functions turned into tables: to look at a log that is short."""
         events = self.events if isinstance(self.events, pl.DataFrame) else self.events.collect()
-        kept = events.filter(pl.col("behavior").cast(pl.String) != TOUCHED)["item"].unique().sort()
-        items = self.items(kept) if callable(self.items) else self.items
+        ids = events.filter(pl.col("behavior").cast(pl.String) != TOUCHED)["item"].unique().sort()
+        items = self.items(ids) if callable(self.items) else self.items
         return replace(self, events=events, items=items)
 
 

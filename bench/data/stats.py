@@ -45,8 +45,8 @@ class Counts:
         for id_ in range(1, self.behaviors + 1):
             mine = np.bincount(user[events.behavior == id_])
             for length, users in zip(*np.unique(mine[mine > 0], return_counts=True), strict=True):
-                shown = min(int(length), MOST_COUNTED)
-                self.lengths[id_][shown] = self.lengths[id_].get(shown, 0) + int(users)
+                counted = min(int(length), MOST_COUNTED)
+                self.lengths[id_][counted] = self.lengths[id_].get(counted, 0) + int(users)
         met, targets = _met_before(events, self.behaviors)
         self.met, self.targets = self.met + met, self.targets + targets
         low, high = int(events.timestamp.min()), int(events.timestamp.max())
@@ -61,12 +61,12 @@ class Counts:
             values = np.concatenate([[0], values])
             users = np.concatenate([[num_users - users.sum()], users])
         ends = np.cumsum(users)
-        middle = [int(values[np.searchsorted(ends, place, "right")]) for place in _middle(num_users)]
+        middle = [int(values[np.searchsorted(ends, rank, "right")]) for rank in _middle(num_users)]
         return {"mean": self.events[behavior] / num_users, "median": sum(middle) / 2, "max": int(values[-1])}
 
 
 def _middle(count: int) -> tuple[int, int]:
-    """Return the places, from 0, of the two middle ones of `count` sorted values."""
+    """Return the ranks, from 0, of the two middle ones of `count` sorted values."""
     return (count - 1) // 2, count // 2
 
 
@@ -201,7 +201,7 @@ def text_report(stats: dict[str, Any]) -> list[tuple[str, str]]:
     rows.append(("timestamps", f"{stats['first_timestamp']} to {stats['last_timestamp']}"))
     rows.append(("mapping", stats["mapping"]))
     rows += [("left out", f"{count:,} rows: {why}") for why, count in stats["dropped"].items()]
-    rows += [("left out", place) for place in stats["first_malformed_rows"]]
+    rows += [("left out", row) for row in stats["first_malformed_rows"]]
     if broken := stats["broken_pictures"].get("count"):
         rows.append(("left out", f"{broken:,} broken pictures, whose items count as without"))
         rows += [("left out", fault) for fault in stats["broken_pictures"]["first"]]

@@ -103,7 +103,7 @@ class BipartiteGraph:
         Args:
             keep: (P,) bool; None keeps all.
         """
-        kept = torch.ones(len(self.user), device=self.user.device) if keep is None else keep.float()
-        degree = torch.zeros(self.size, device=kept.device)
-        degree = degree.index_add(0, self.user, kept).index_add(0, self.item, kept)
-        return kept * (degree[self.user] * degree[self.item]).clamp(min=1).rsqrt()
+        weight = torch.ones(len(self.user), device=self.user.device) if keep is None else keep.float()
+        degree = torch.zeros(self.size, device=weight.device)
+        degree = degree.index_add(0, self.user, weight).index_add(0, self.item, weight)
+        return weight * (degree[self.user] * degree[self.item]).clamp(min=1).rsqrt()

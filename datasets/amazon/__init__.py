@@ -87,7 +87,7 @@ class Edition:
     columns: tuple[str, str, str, str]
     unit: str
     scale: int
-    """Units a second."""
+    """Units per second."""
 
 
 EDITIONS = {
@@ -140,12 +140,12 @@ def _review_files(raw: Path, options: Options) -> tuple[Path, ...]:
     """
     if raw.is_file():
         return (raw,)
-    found = {path.name: path for path in files_of(raw) if path.name.endswith(SUFFIXES)}
-    reviews = {name: path for name, path in found.items() if not is_meta(name)}
+    named = {path.name: path for path in files_of(raw) if path.name.endswith(SUFFIXES)}
+    reviews = {name: path for name, path in named.items() if not is_meta(name)}
     for name in options.files:
-        if name not in found:
+        if name not in named:
             raise UserError(f"{raw / name}: no such file; {hint(name, reviews)}; set files=NAME,NAME")
-    files = tuple(found[name] for name in options.files) or tuple(reviews.values())
+    files = tuple(named[name] for name in options.files) or tuple(reviews.values())
     if not files:
         expected = "expected reviews such as Books.jsonl.gz there, found none"
         raise UserError(f"{raw}: {expected}; give their folder by --raw")
@@ -178,12 +178,12 @@ def _edition(path: Path) -> str:
         keys = set(json.loads(line.decode("utf-8-sig")))
     except (ValueError, TypeError):
         keys = set()
-    found = [name for name, edition in EDITIONS.items() if keys.issuperset(edition.columns[:1])]
-    if not found:
-        shown = f"{line[:60].decode(errors='replace')}..."
+    editions = [name for name, edition in EDITIONS.items() if keys.issuperset(edition.columns[:1])]
+    if not editions:
+        start = f"{line[:60].decode(errors='replace')}..."
         expected = "expected JSON with reviewerID (2018) or user_id (2023)"
-        raise UserError(f"{path}: row 1: '{shown}', {expected}; get the file again or set edition=2018")
-    return found[0]
+        raise UserError(f"{path}: row 1: '{start}', {expected}; get the file again or set edition=2018")
+    return editions[0]
 
 
 def _events(files: tuple[Path, ...], edition: Edition, options: Options) -> LogFiles:
@@ -214,9 +214,9 @@ def _select(ratings: pl.LazyFrame, favor_rating: float, rule: Rule) -> pl.LazyFr
 
 def _images(folder: Path, name: str) -> Path | None:
     """Return the folder of the pictures; None where the usual one is missing."""
-    place = folder / name
-    if place.is_dir():
-        return place
+    path = folder / name
+    if path.is_dir():
+        return path
     if name != Options.images:
-        raise UserError(f"{place}: no such folder, expected pictures there; set images=FOLDER")
+        raise UserError(f"{path}: no such folder, expected pictures there; set images=FOLDER")
     return None

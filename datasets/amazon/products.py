@@ -65,16 +65,16 @@ def products(
         level: level of the list of categories, from 1, that becomes the column `category`.
         on_bad_row: what to do with a malformed line.
     """
-    found = [path for path in files_of(folder) if is_meta(path.name) and ".json" in path.name]
+    metadata = [path for path in files_of(folder) if is_meta(path.name) and ".json" in path.name]
     wanted = {category_of(path) for path in reviews}
-    files = tuple(path for path in found if category_of(path) in wanted) or tuple(found)
+    files = tuple(path for path in metadata if category_of(path) in wanted) or tuple(metadata)
     if not files:
         return None
     names = META[edition]
     columns = (names.item, "title", names.brand, names.categories, names.main)
     categories = pl.col(names.categories)
-    place = pl.min_horizontal(pl.lit(level - 1, pl.Int64), categories.list.len().cast(pl.Int64) - 1)
-    of_level = _text(categories.list.get(place, null_on_oob=True))
+    depth = pl.min_horizontal(pl.lit(level - 1, pl.Int64), categories.list.len().cast(pl.Int64) - 1)
+    of_level = _text(categories.list.get(depth, null_on_oob=True))
     fields = (
         id_field("item", names.item),
         Field("title", _title(_text(pl.col("title"))), "", optional=True),

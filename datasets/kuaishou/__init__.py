@@ -47,7 +47,7 @@ CARD = DatasetCard(
     size=(
         "first round: about 15,000 users, 4,278,686 photos, 20,854,340 rows, 20.2 % of them clicks; the "
         "final round is larger. The paper's part: 22,793 users, 618,529 items, 5,852,725 interactions, "
-        "255.02 clicks and 40.96 favors a user"
+        "255.02 clicks and 40.96 favors per user"
     ),
     paper={"users": 22793, "items": 618529, "interactions": 5852725, "click": 255.02, "favor": 40.96},
     dirt=(
@@ -60,7 +60,7 @@ CARD = DatasetCard(
 )
 
 COLUMNS = ("user", "item", "click", "like", "follow", "time", "playing_time", "duration_time")
-PLACES = ("", "train/", "visual/")
+FOLDERS = ("", "train/", "visual/")
 VISUAL = ("final_visual_train", "visual_train", "train_visual")
 LAST_TIME = 10**15 - 1
 NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
@@ -104,7 +104,7 @@ def read(raw: Path | None, options: Options) -> RawData:
     if options.interactions and raw is not None and raw.is_dir():
         path = _named(raw, options.interactions, "interactions")
     else:
-        path = log_file(raw, "kuaishou", [place + LOG for place in PLACES])
+        path = log_file(raw, "kuaishou", [inner + LOG for inner in FOLDERS])
     folder = path.parent if raw is None or raw.is_file() else raw
     if (folder / UNFINISHED).exists():
         fix = "remove the folder and simulate again"
@@ -113,7 +113,7 @@ def read(raw: Path | None, options: Options) -> RawData:
     faces = _find(folder, options.faces, "faces", (FACES, f"{FACES}.gz"))
     unpacked = [name for kind in VISUAL for name in (f"{kind}/{kind}", kind, f"{kind}.zip")]
     visual = _find(folder, options.visual, "visual", unpacked)
-    missing = [name for name, place in (("text", texts), ("visual", visual)) if place is None]
+    missing = [name for name, path in (("text", texts), ("visual", visual)) if path is None]
     features = {}
     if visual:
         features["image"] = StreamedFeatures(WIDTH, partial(blocks, visual, options.on_bad_row))
@@ -136,10 +136,10 @@ def _named(folder: Path, given: str, option: str) -> Path:
 
 
 def _find(folder: Path, given: str, option: str, names: "list[str] | tuple[str, ...]") -> Path | None:
-    """Return the place given by an option, or the first of the usual ones that is there."""
+    """Return the path given by an option, or the first of the usual ones that exists."""
     if given:
         return _named(folder, given, option)
-    usual = (folder / place / name for place in PLACES for name in names)
+    usual = (folder / inner / name for inner in FOLDERS for name in names)
     return next((path for path in usual if path.exists()), None)
 
 
@@ -192,20 +192,20 @@ def _flag(name: str) -> Field:
     return Field(name, pl.when(text.is_in(["0", "1"])).then(text == "1"), "0 or 1")
 
 
-def _items(texts: Path | None, faces: Path | None, options: Options, kept: pl.Series) -> pl.DataFrame:
+def _items(texts: Path | None, faces: Path | None, options: Options, ids: pl.Series) -> pl.DataFrame:
     """Return title, and faces with their gender, of the photos kept, as far as the files are there."""
-    table = kept.alias("item").to_frame()
+    table = ids.alias("item").to_frame()
     if texts:
         words = pl.col("words")
         spaced = words.str.replace_all(",", " ", literal=True)
         none, listed = (words == "0") | is_word(words), words.str.contains(r"^\d+(,\d+)*$")
         title = pl.when(none).then(pl.lit("")).when(listed).then(spaced)
         field = Field("title", title, "word ids between commas, or 0", "words")
-        found = _lines(texts, "words", (field,), options).table(kept, ["title"])
-        table = table.join(found, on="item", how="left", maintain_order="left")
+        known = _lines(texts, "words", (field,), options).table(ids, ["title"])
+        table = table.join(known, on="item", how="left", maintain_order="left")
     if faces:
-        found = _lines(faces, "list", _face_fields(), options).table(kept, ["faces", "gender"])
-        table = table.join(found, on="item", how="left", maintain_order="left")
+        known = _lines(faces, "list", _face_fields(), options).table(ids, ["faces", "gender"])
+        table = table.join(known, on="item", how="left", maintain_order="left")
         table = table.with_columns(pl.col("faces").fill_null("0"))
     return table
 

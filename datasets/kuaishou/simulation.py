@@ -2,7 +2,7 @@
 
 At scale 1 the default preparation finds the paper's users, items, clicks and favors; the law of clicks and
 tastes stands in `simulation_plan`. A favor is a row with like = 1. The real release cannot give the
-paper's 40.96 favors a user in this way: its likes are 1.5 % of its clicks, here they are 16 %. Follows are as
+paper's 40.96 favors per user in this way: its likes are 1.5 % of its clicks, here 16 %. Follows are as
 rare as in the release; long watching goes with favors, so that other definitions of a favor find some too.
 
 Published and met: click rate of the rows, photos with faces, shape of the visual features, order of the
@@ -137,14 +137,14 @@ def _write_log(
     seconds[rng.random(len(photos)) < NO_DURATION] = 0
     slices = -(-size.rows // ROWS)
     bounds = np.linspace(0, pairs, slices + 1).astype(np.int64)
-    shown = np.diff(np.linspace(0, size.rows - pairs, slices + 1).astype(np.int64))
+    impressions = np.diff(np.linspace(0, size.rows - pairs, slices + 1).astype(np.int64))
     with path.open("wb") as file:
-        for number, count in enumerate(shown):
+        for number, count in enumerate(impressions):
             part = slice(bounds[number], bounds[number + 1])
             rows = _slice(planned, part, int(count), seconds, rng)
             ids = pl.Series("user", users[rows["user"]]), pl.Series("photo", photos[rows["photo"]])
             _append(file, rows.with_columns(*ids).sort("time", maintain_order=True))
-            watch("rows written", int(bounds[number + 1] + shown[: number + 1].sum()), size.rows)
+            watch("rows written", int(bounds[number + 1] + impressions[: number + 1].sum()), size.rows)
 
 
 def _slice(

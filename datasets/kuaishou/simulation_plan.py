@@ -174,7 +174,7 @@ def match(
 
 
 def repeated(user: Integers, photo: Integers) -> Integers:
-    """Return the places whose pair of user and photo stands at an earlier place too."""
+    """Return the rows whose pair of user and photo stands in an earlier row too."""
     key = user * (int(photo.max()) + 1) + photo
     order = np.argsort(key, kind="stable")
     return order[1:][key[order[1:]] == key[order[:-1]]]

@@ -39,12 +39,12 @@ Vectors = NDArray[np.floating]
 
 
 def blocks(
-    place: Path, on_bad_row: Literal["error", "skip"], ids: pl.Series
+    path: Path, on_bad_row: Literal["error", "skip"], ids: pl.Series
 ) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
     """Yield the vectors of photos, those without a file left out.
 
     Args:
-        place: folder of files, or zip.
+        path: folder of files, or zip.
         on_bad_row: what to do with a file that is no such array: `error`, or `skip` it, with a warning at the
             end that tells how many there were.
         ids: (N,) photo ids.
@@ -57,7 +57,7 @@ def blocks(
     """
     bad: list[str] = []
     photos = ids.to_numpy()
-    with _opened(place) as read, ThreadPoolExecutor(THREADS) as pool:
+    with _opened(path) as read, ThreadPoolExecutor(THREADS) as pool:
         waiting: deque[Future[Any]] = deque()
         for start in range(0, len(photos), BLOCK):
             waiting.append(pool.submit(_block, read, photos, start))
@@ -65,12 +65,12 @@ def blocks(
                 rows, vectors, faults = waiting.popleft().result()
                 if faults and on_bad_row == "error":
                     fix = "get the file again, or leave such photos out by --on-bad-row skip"
-                    raise UserError(f"{place}: {faults[0]}; {fix}")
+                    raise UserError(f"{path}: {faults[0]}; {fix}")
                 bad += faults
                 if len(rows):
                     yield rows, vectors
     if bad:
-        warnings.warn(f"{place}: {len(bad)} photos count as absent, the first: {bad[0]}", stacklevel=2)
+        warnings.warn(f"{path}: {len(bad)} photos count as absent, the first: {bad[0]}", stacklevel=2)
 
 
 def _block(read: Read, photos: NDArray[np.int64], start: int) -> tuple[NDArray[np.int64], Vectors, list[str]]:
@@ -125,16 +125,16 @@ def _form(head: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 @contextmanager
-def _opened(place: Path) -> Iterator[Read]:
-    if place.is_dir():
-        yield lambda photo: _file(place, photo)
+def _opened(path: Path) -> Iterator[Read]:
+    if path.is_dir():
+        yield lambda photo: _file(path, photo)
         return
     try:
-        archive = zipfile.ZipFile(place)
+        archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{place}: no readable zip ({error}); get it again, or unpack it") from error
+        raise UserError(f"{path}: no readable zip ({error}); get it again, or unpack it") from error
     with archive:
-        members, lock = _members(archive, place), Lock()
+        members, lock = _members(archive, path), Lock()
         yield lambda photo: _unpacked(archive, members.get(photo), lock)
 
 
@@ -150,13 +150,13 @@ def _file(folder: Path, photo: int) -> bytes | None:
     return None
 
 
-def _members(archive: zipfile.ZipFile, place: Path) -> dict[int, zipfile.ZipInfo]:
+def _members(archive: zipfile.ZipFile, path: Path) -> dict[int, zipfile.ZipInfo]:
     """Return the members by photo id; others, such as the folder itself, are left out."""
     members = {}
     for info in archive.infolist():
         if CLIMBS.search(info.filename):
             fix = "such a zip is not the publisher's; get it again"
-            raise UserError(f"{place}: member '{info.filename}' leads out of the folder; {fix}")
+            raise UserError(f"{path}: member '{info.filename}' leads out of the folder; {fix}")
         if "__MACOSX/" not in info.filename and (match := MEMBER.fullmatch(info.filename)):
             members[int(match[1])] = info
     return members

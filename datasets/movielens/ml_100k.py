@@ -90,8 +90,8 @@ def read(raw: Path | None, options: Options) -> RawData:
 def _installed() -> Path | None:
     """Return the folder inside an installed RecBole, found without importing it; None without RecBole."""
     spec = importlib.util.find_spec("recbole")
-    places = (spec.submodule_search_locations or []) if spec else []
-    folders = [Path(place) / "dataset_example" / "ml-100k" for place in places]
+    roots = (spec.submodule_search_locations or []) if spec else []
+    folders = [Path(root) / "dataset_example" / "ml-100k" for root in roots]
     return next((f for f in folders if all((f / name).is_file() for name in MEMBERS)), None)
 
 
@@ -117,9 +117,9 @@ def _fetch(folder: Path) -> Path:
 
 
 def _read_folder(folder: Path, options: Options) -> RawData:
-    for place in (folder, folder / "ml-100k"):
+    for root in (folder, folder / "ml-100k"):
         for names, form in FORMS.items():
-            ratings, movies = (_plain_or_packed(place / name) for name in names)
+            ratings, movies = (_plain_or_packed(root / name) for name in names)
             if ratings and movies:
                 return _raw_data(*form(ratings, movies), options)
     wanted = " or ".join(" and ".join(names) for names in FORMS)

@@ -100,22 +100,22 @@ def read(raw: Path | None, options: Options) -> RawData:
 
 def _file(folder: Path, stem: str) -> Path:
     paths = [folder / (stem + suffix) for suffix in SUFFIXES]
-    found = next((path for path in paths if path.is_file()), None)
-    if found is None:
+    file = next((path for path in paths if path.is_file()), None)
+    if file is None:
         expected = ", ".join(path.name for path in paths)
         raise UserError(f"{folder}: expected one of {expected} there; give the unzipped folder by --raw")
-    return found
+    return file
 
 
 def _posters(folder: Path, options: Options) -> pl.DataFrame | None:
     """Return item (int64) and image (path) of the posters, ids ascending; None without their folder."""
-    place = folder / options.posters
-    if not place.is_dir():
+    posters = folder / options.posters
+    if not posters.is_dir():
         if options.with_poster_only or options.posters != Options.posters:
             fix = "set posters=FOLDER, or leave posters and with_poster_only out"
-            raise UserError(f"{place}: no such folder, expected posters there; {fix}")
+            raise UserError(f"{posters}: no such folder, expected posters there; {fix}")
         return None
-    return pictures(place)
+    return pictures(posters)
 
 
 def _ratings(path: Path, options: Options, wanted: pl.Series | None) -> LogFiles:
@@ -142,8 +142,8 @@ def _ratings(path: Path, options: Options, wanted: pl.Series | None) -> LogFiles
 
 def _select(options: Options, ignored: pl.Expr | None) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
     def select(ratings: pl.LazyFrame) -> pl.LazyFrame:
-        kept = ratings if ignored is None else ratings.filter(~ignored)
-        events = by_rating(kept, "rating", options.favor_rating, options.rule)
+        rows = ratings if ignored is None else ratings.filter(~ignored)
+        events = by_rating(rows, "rating", options.favor_rating, options.rule)
         return events.select("user", "item", "behavior", "timestamp")
 
     return select

@@ -113,8 +113,8 @@ def _log_files(raw: Path | None) -> tuple[Path, ...]:
         return (raw,)
     if (raw / UNFINISHED).exists():
         raise UserError(f"{raw}: an interrupted simulation left it; remove it and simulate again")
-    if found := _tables(raw, "log"):
-        return found
+    if tables := _tables(raw, "log"):
+        return tables
     fix = "unpack the publisher's archives and give their folder by --raw"
     raise UserError(f"{raw}: expected tianchi_2014002_rec_tmall_log_parta.txt, partb, partc there; {fix}")
 
@@ -126,13 +126,13 @@ def _tables(folder: Path, what: str) -> tuple[Path, ...]:
         UserError: a file is there twice, which would double its rows.
     """
     for ending in ("txt", "csv"):
-        found = [
+        tables = [
             path
             for pattern in (f"*rec_tmall_{what}*.{ending}", f"*rec_tmall_{what}*.{ending}.gz")
             for path in files_of(folder, (pattern, f"*rec_tmall_{what}*/{pattern}"))
         ]
         by_name: dict[str, Path] = {}
-        for path in sorted(found, key=lambda path: path.name):
+        for path in sorted(tables, key=lambda path: path.name):
             name = path.name.removesuffix(".gz")
             if name in by_name:
                 raise UserError(f"{path}: the same file as {by_name[name]}; remove one of them")
@@ -187,14 +187,14 @@ def _seconds(text: pl.Expr, form: str) -> pl.Expr:
 
 def _events(typed: pl.LazyFrame, names: dict[str, str], options: Options) -> pl.LazyFrame:
     """Return the rows of the chosen users; behaviors as categories, far smaller than text."""
-    kept = typed
+    rows = typed
     if options.user_share < 1:
         below = round(options.user_share * (MASK + 1))
-        kept = kept.filter(user_hash(pl.col("user"), options.sample_seed) < below)
+        rows = rows.filter(user_hash(pl.col("user"), options.sample_seed) < below)
     behaviors = pl.Enum([*dict.fromkeys(names.values()), TOUCHED])
     table = pl.Series([names.get(action, TOUCHED) for action in ACTIONS], dtype=behaviors)
     behavior = pl.lit(table).gather(pl.col("action").to_physical()).alias("behavior")
-    return kept.select("user", "item", behavior, "timestamp")
+    return rows.select("user", "item", behavior, "timestamp")
 
 
 def user_hash(user: pl.Expr, seed: int) -> pl.Expr:

@@ -29,18 +29,18 @@ class Items:
     """Folder of pictures named by item id."""
     on_bad_row: OnBadRow
 
-    def __call__(self, kept: pl.Series) -> pl.DataFrame:
+    def __call__(self, ids: pl.Series) -> pl.DataFrame:
         """Return item, title, category, brand, seller and image of the items among `kept` that are known.
 
         Raises:
             UserError: a faulty product table, or one that knows none of the items; an item has two pictures.
         """
-        table = kept.to_frame("item").clear()
+        table = ids.to_frame("item").clear()
         if self.products is not None:
-            table = _products(self.products, kept, self.on_bad_row)
+            table = _products(self.products, ids, self.on_bad_row)
         if self.images is None:
             return table
-        return table.join(pictures(self.images, kept, prefix="i"), on="item", how="full", coalesce=True)
+        return table.join(pictures(self.images, ids, prefix="i"), on="item", how="full", coalesce=True)
 
 
 def prefixed_id(name: str, column: str, prefix: str) -> Field:
@@ -72,16 +72,16 @@ def _known(column: str) -> pl.Expr:
     return present(pl.col(column).str.strip_chars())
 
 
-def _products(path: Path, kept: pl.Series, on_bad_row: OnBadRow) -> pl.DataFrame:
+def _products(path: Path, ids: pl.Series, on_bad_row: OnBadRow) -> pl.DataFrame:
     if not full_form(path):
-        return _sample_products(path, kept, on_bad_row)
+        return _sample_products(path, ids, on_bad_row)
     table = LogFiles(
         (path,), PRODUCT, _fields(), lambda typed: typed, separator=SOH, on_bad_row=on_bad_row, lossy=True
     )
-    return table.table(kept, ["title", *ATTRIBUTES])
+    return table.table(ids, ["title", *ATTRIBUTES])
 
 
-def _sample_products(path: Path, kept: pl.Series, on_bad_row: OnBadRow) -> pl.DataFrame:
+def _sample_products(path: Path, ids: pl.Series, on_bad_row: OnBadRow) -> pl.DataFrame:
     """Read the publisher's sample, a small CSV file with a header: UTF-8 or GB18030, fields may be quoted.
 
     Raises:
@@ -99,6 +99,6 @@ def _sample_products(path: Path, kept: pl.Series, on_bad_row: OnBadRow) -> pl.Da
         faults[row] = f"item_id '{value}', expected {fields[0].expected}"
     if faults and on_bad_row == "error":
         raise refused(path, faults)
-    known = typed.drop(ROW).filter(pl.col("item").is_in(kept.implode()))
-    require_known(path, len(known), typed["item"].drop_nulls(), kept)
+    known = typed.drop(ROW).filter(pl.col("item").is_in(ids.implode()))
+    require_known(path, len(known), typed["item"].drop_nulls(), ids)
     return known.unique("item", keep="first", maintain_order=True)

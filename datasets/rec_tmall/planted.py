@@ -7,9 +7,9 @@ heart first, so that favors tell more of a user than clicks. Every choice of a l
 all items as it is, on which the number of distinct items rests.
 
 The paper's Table 1 (arXiv:2508.05352) contradicts itself: 72,051 users with 4.16 clicks and 1.73 favors have
-424,380 events, not 328,387 interactions, and 4.56 interactions a user lie below the least length, 5. Reading
-taken: interactions are distinct user-item pairs, so that 77 % of the favors are on items clicked before, and
-lengths count events (5.89 on average, 5 at least).
+424,380 events, not 328,387 interactions, and 4.56 interactions per user lie below the least length, 5.
+Reading taken: interactions are distinct user-item pairs, so that 77 % of the favors are on items clicked
+before, and lengths count events (5.89 on average, 5 at least).
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ USERS, ITEMS, PAIRS = 72_051, 93_466, 328_387  # Table 1, at scale 1
 CLICKS, FAVORS = 4.16, 1.73  # a user
 SHORTEST, LONGEST = 5, 50  # events of a user that the paper's preparation keeps
 
-REPEATED = CLICKS + FAVORS - PAIRS / USERS  # favors a user on items clicked before
+REPEATED = CLICKS + FAVORS - PAIRS / USERS  # favors per user on items clicked before
 # Measured: some favors find no click left to repeat, and users who meet no item twice spread over more items.
 REPEATING, SPREAD = 1.035, 1.047
 SKEW = 0.8  # exponent of popularity over rank
@@ -56,8 +56,8 @@ class Catalog:
     def items(self, leaf: Integers, uniform: Floats) -> Integers:
         """Return an item of each leaf by popularity, for draws from 0..1."""
         begin = np.concatenate([[0.0], self.leaf_ends])[leaf]
-        place = np.searchsorted(self.ends, begin + uniform * (self.leaf_ends[leaf] - begin), side="right")
-        return self.by_leaf[place.clip(max=len(self.by_leaf) - 1)]
+        index = np.searchsorted(self.ends, begin + uniform * (self.leaf_ends[leaf] - begin), side="right")
+        return self.by_leaf[index.clip(max=len(self.by_leaf) - 1)]
 
     def neighbors(self, leaf: Integers, uniform: Floats) -> Integers:
         """Return a leaf of the same parent by popularity, for draws from 0..1."""
@@ -113,13 +113,13 @@ def _long_tail(size: int) -> Floats:
     return weights / weights.sum()
 
 
-def kept_visits(catalog: Catalog, users: int, rng: np.random.Generator) -> Visits:
+def long_visits(catalog: Catalog, users: int, rng: np.random.Generator) -> Visits:
     """Return users that the paper's preparation keeps: 5 events or more, one favor or more."""
     more = CLICKS + FAVORS - SHORTEST
     lengths = (SHORTEST - 1 + rng.geometric(1 / (1 + more), users)).clip(max=LONGEST)
-    places = np.arange(lengths.max(initial=SHORTEST))
-    chance = (FAVORS - 1) / (CLICKS + FAVORS - 2)  # of every place but the first and the one drawn next
-    favor = (rng.random((users, len(places))) < chance) & (places > 0)
+    steps = np.arange(lengths.max(initial=SHORTEST))
+    chance = (FAVORS - 1) / (CLICKS + FAVORS - 2)  # of every step but the first and the one drawn next
+    favor = (rng.random((users, len(steps))) < chance) & (steps > 0)
     favor[np.arange(users), rng.integers(1, lengths)] = True
     return _visits(catalog, favor, lengths, rng)
 
@@ -135,21 +135,21 @@ def _visits(
     catalog: Catalog, favor: NDArray[np.bool_], lengths: Integers, rng: np.random.Generator
 ) -> Visits:
     """Draw the item of every event, position by position."""
-    users, places = favor.shape
+    users, steps = favor.shape
     item = np.full(favor.shape, -1)
     free = ~favor  # clicks whose item was not favored yet
     heart = catalog.leaves(rng.random((users,)))
     leaf = heart
-    for place in range(places):
+    for step in range(steps):
         leaf = _next_leaf(catalog, heart, leaf, rng)
         new = catalog.items(leaf, rng.random((users,)))
         for _ in range(REDRAWS):
-            met = np.flatnonzero((item[:, :place] == new[:, None]).any(axis=1))
+            met = np.flatnonzero((item[:, :step] == new[:, None]).any(axis=1))
             new[met] = catalog.items(leaf[met], rng.random(len(met)))
-        item[:, place] = new
-        again = np.flatnonzero(favor[:, place] & (rng.random(users) < REPEATING * REPEATED / FAVORS))
-        _favor_a_click(item, free, again, place, (catalog.leaf, heart), rng)
-    visits = np.arange(places) < lengths[:, None]
+        item[:, step] = new
+        again = np.flatnonzero(favor[:, step] & (rng.random(users) < REPEATING * REPEATED / FAVORS))
+        _favor_a_click(item, free, again, step, (catalog.leaf, heart), rng)
+    visits = np.arange(steps) < lengths[:, None]
     return Visits(item, favor, _seconds(visits, rng), lengths)
 
 
@@ -164,21 +164,21 @@ def _favor_a_click(
     item: Integers,
     free: NDArray[np.bool_],
     users: Integers,
-    place: int,
+    step: int,
     taste: tuple[Integers, Integers],
     rng: np.random.Generator,
 ) -> None:
-    """Give the favors of some users at a place the item of an earlier click, of the leaf at heart first."""
-    if not place:
+    """Give the favors of some users at a step the item of an earlier click, of the leaf at heart first."""
+    if not step:
         return
     leaf, heart = taste
-    clicked = item[users, :place]
+    clicked = item[users, :step]
     liking = rng.random(clicked.shape) + (leaf[clicked] == heart[users, None])
-    liking[~free[users, :place]] = -1
+    liking[~free[users, :step]] = -1
     source = liking.argmax(axis=1)
-    found = liking[np.arange(len(users)), source] >= 0
-    users, source = users[found], source[found]
-    item[users, place] = item[users, source]
+    liked = liking[np.arange(len(users)), source] >= 0
+    users, source = users[liked], source[liked]
+    item[users, step] = item[users, source]
     free[users, source] = False
 
 
@@ -186,5 +186,5 @@ def _seconds(real: NDArray[np.bool_], rng: np.random.Generator) -> Integers:
     """Return (U, L) seconds below the period, rising inside a user by one at least."""
     drawn = np.where(real, rng.random(real.shape), 1.0)
     drawn.sort(axis=1)
-    places = real.shape[1]
-    return (drawn * (PERIOD - places)).astype(np.int64) + np.arange(places)
+    steps = real.shape[1]
+    return (drawn * (PERIOD - steps)).astype(np.int64) + np.arange(steps)

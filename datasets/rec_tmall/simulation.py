@@ -1,7 +1,7 @@
 """Raw files in the publisher's layout of Rec-Tmall, filled with simulated users, at any scale.
 
-At scale 1 the default preparation keeps the paper's users, items and events a user (`rec_tmall_planted` gives
-the law, and how the paper's Table 1 is read). Beside them stand users too short to be kept, carts and
+At scale 1 the default preparation keeps the paper's users, items and events per user (`planted` gives the
+law, and how the paper's Table 1 is read). Beside them stand users too short to be kept, carts and
 purchases, products that nobody clicks, and the known dirt: titles, brands and sellers that are empty or
 `null`, items of the log that the product table lacks. Rows stand as in the publisher's log sample: together
 by item, inside an item in no order of time. All rows of an item stand in one of the three parts, a user's in
@@ -28,7 +28,7 @@ from bench.datasets.rec_tmall.planted import (
     Catalog,
     Integers,
     Visits,
-    kept_visits,
+    long_visits,
     plant_catalog,
     short_visits,
 )
@@ -57,7 +57,7 @@ Watch = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of the log: item, user, action (place in `ACTIONS`) and seconds since `FIRST_TIME`."""
+    """Rows of the log: item, user, action (index in `ACTIONS`) and seconds since `FIRST_TIME`."""
 
     item: Integers
     user: Integers
@@ -73,7 +73,7 @@ class Rows:
         return Rows(*(np.concatenate(pair) for pair in parts))
 
     def grouped(self, shelf: Integers, rng: np.random.Generator) -> "Rows":
-        """Return the rows by the place of their item on the shelf (C,), in random order inside an item."""
+        """Return the rows by the rank of their item on the shelf (C,), in random order inside an item."""
         order = rng.permutation(len(self.item))
         return self.take(order[np.argsort(shelf[self.item[order]], kind="stable")])
 
@@ -129,9 +129,9 @@ def _write(folder: Path, scale: float, seed: int, watch: Watch) -> None:
     (folder / UNFINISHED).write_text(json.dumps(marker) + "\n", encoding="utf-8")
     planted, numbers, log, table = np.random.SeedSequence(seed).spawn(4)
     catalog = plant_catalog(scale, np.random.default_rng(planted))
-    kept, rng = round(USERS * scale), np.random.default_rng(numbers)
+    half, rng = round(USERS * scale), np.random.default_rng(numbers)
     item_ids = _distinct(len(catalog.leaf), ITEM_IDS, rng)
-    user_ids = _distinct(2 * kept, USER_IDS, rng)
+    user_ids = _distinct(2 * half, USER_IDS, rng)
     _write_log(folder, catalog, (item_ids, user_ids), log, watch)
     write_products(folder / PRODUCTS, catalog, item_ids, table, watch)
     (folder / UNFINISHED).rename(folder / MARKER)
@@ -154,19 +154,19 @@ def _write_log(
     The first half of the users is kept by the paper's preparation, the second is too short.
     """
     item_ids, user_ids = ids
-    kept = len(user_ids) // 2
-    starts = range(0, kept, BLOCK)
+    half = len(user_ids) // 2
+    starts = range(0, half, BLOCK)
     shelf = np.random.default_rng(seed).permutation(len(item_ids))
     with ExitStack() as stack:
         files = [stack.enter_context((folder / name).open("wb")) for name in LOGS]
         for start, own in zip(starts, seed.spawn(len(starts)), strict=True):
-            users, rng = np.arange(start, min(start + BLOCK, kept)), np.random.default_rng(own)
-            long = _rows(kept_visits(catalog, len(users), rng), users, rng)
-            short = _rows(short_visits(catalog, len(users), rng), users + kept, rng)
+            users, rng = np.arange(start, min(start + BLOCK, half)), np.random.default_rng(own)
+            long = _rows(long_visits(catalog, len(users), rng), users, rng)
+            short = _rows(short_visits(catalog, len(users), rng), users + half, rng)
             rows = (long + short).grouped(shelf, rng)
             for part, file in enumerate(files):
                 rows.take(rows.item % len(files) == part).append(file, item_ids, user_ids)
-            watch("users simulated", start + len(users), kept)
+            watch("users simulated", start + len(users), half)
 
 
 def _rows(visits: Visits, users: Integers, rng: np.random.Generator) -> Rows:

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from bench.cards import DatasetCard
 from bench.data.schema import RawData, RawFeatures
 from bench.datasets.synthetic.choice import choose
-from bench.datasets.synthetic.content import brands, pictures, show, shown_factors, split_factors, titles
+from bench.datasets.synthetic.content import brands, pictures, show, split_factors, titles, visible_factors
 
 CARD = DatasetCard(
     name="synthetic",
@@ -201,8 +201,8 @@ def read(raw: Path | None, options: Options) -> RawData:
 def behavior_weights(options: Options) -> Floats:
     """Return (2, F) the unit-length weights of the factors for clicks and favors."""
     weights = np.full((2, options.factors), 1 - options.behavior_preference)
-    for row, shown in enumerate(shown_factors(options.factors).values()):
-        weights[row, shown] = 1
+    for row, coordinates in enumerate(visible_factors(options.factors).values()):
+        weights[row, coordinates] = 1
     return weights / np.linalg.norm(weights, axis=1, keepdims=True)
 
 
@@ -277,7 +277,9 @@ def _content(
     if share := options.brand_share:
         table = table.with_columns(brand=brands(planted.cluster, options.clusters, share, streams[2]))
     features = {}
-    for (modality, coordinates), rng in zip(shown_factors(options.factors).items(), streams[:2], strict=True):
+    for (modality, coordinates), rng in zip(
+        visible_factors(options.factors).items(), streams[:2], strict=True
+    ):
         size, noise = getattr(options, f"{modality}_size"), getattr(options, f"{modality}_noise")
         vectors, seen = show(factors[:, coordinates], size, noise, rng)
         missing = round(getattr(options, f"missing_{modality}") * options.items)

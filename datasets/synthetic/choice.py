@@ -32,7 +32,7 @@ def choose(
         uniform: (U, L) draws from 0..1.
 
     Returns:
-        (U, L) places 0..N-1 of the items, 0 beyond a user's length.
+        (U, L) items as 0..N-1, 0 beyond a user's length.
     """
     moving = _weights(interests)
     chosen = np.zeros(uniform.shape, np.int64)

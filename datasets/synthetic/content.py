@@ -24,7 +24,7 @@ def split_factors(factors: int) -> tuple[slice, slice, slice]:
     return slice(0, shared), slice(shared, visual), slice(visual, factors)
 
 
-def shown_factors(factors: int) -> dict[str, Integers]:
+def visible_factors(factors: int) -> dict[str, Integers]:
     """Return modality -> coordinates that it shows."""
     shared, visual, textual = (np.r_[part] for part in split_factors(factors))
     return {"image": np.concatenate([shared, visual]), "text": np.concatenate([shared, textual])}
@@ -52,9 +52,9 @@ def show(
         Vectors (N, D), rounded so that the last bits of a machine's arithmetic do not show, and the factors
         (N, d) that can be read off them by least squares.
     """
-    shown_by = rng.standard_normal((factors.shape[1], size)) / math.sqrt(factors.shape[1])
-    vectors = factors @ shown_by + noise * rng.standard_normal((len(factors), size))
-    return vectors.astype(np.float16), vectors @ np.linalg.pinv(shown_by)
+    mixing = rng.standard_normal((factors.shape[1], size)) / math.sqrt(factors.shape[1])
+    vectors = factors @ mixing + noise * rng.standard_normal((len(factors), size))
+    return vectors.astype(np.float16), vectors @ np.linalg.pinv(mixing)
 
 
 def titles(factors: Floats, present: NDArray[np.bool_], rng: np.random.Generator) -> list[str | None]:

@@ -17,8 +17,8 @@ import numpy as np
 import polars as pl
 
 from bench.cards import DatasetCard
-from bench.data.readers.known import shown
-from bench.data.readers.log import BAD, PLACES, LogOptions
+from bench.data.readers.known import first_ids
+from bench.data.readers.log import BAD, BAD_ROWS, LogOptions
 from bench.data.schema import TOUCHED, RawData, RawFeatures
 from bench.datasets.table.events import (
     EventColumns,
@@ -118,8 +118,8 @@ def read(raw: Path | None, options: Options) -> RawData:
     """
     path = event_file(raw, options.events, options.items)
     table = open_table(path, options.on_bad_row, options.quotes)
-    place = named_file(path.parent, options.items, "items") if options.items else None
-    items = open_table(place, options.on_bad_row, options.quotes) if place else None
+    item_file = named_file(path.parent, options.items, "items") if options.items else None
+    items = open_table(item_file, options.on_bad_row, options.quotes) if item_file else None
     for option in ("user", "item", "timestamp", *(["behavior"] if options.behavior else [])):
         table.require(getattr(options, option), option)
     if items:
@@ -131,8 +131,10 @@ def read(raw: Path | None, options: Options) -> RawData:
     events, numbers, behaviors, mapping = _map_behaviors(table, rows, options)
     content, items_left_out = _items(items, items_kind, options) if items else (None, LeftOut())
     if items and content is not None and not events["item"].is_in(content["item"].implode()).any():
-        there, wanted = content["item"].drop_nulls(), events["item"].unique(maintain_order=True)
-        problem = f"holds no item of the events ({shown(there)} there, {shown(wanted)} in {path.name})"
+        known, wanted = content["item"].drop_nulls(), events["item"].unique(maintain_order=True)
+        problem = (
+            f"holds no item of the events ({first_ids(known)} there, {first_ids(wanted)} in {path.name})"
+        )
         raise UserError(f"{items.path}: {problem}; set item_id=COLUMN")
     why = {BAD: left_out, f"{BAD} of {options.items}": items_left_out}
     left = {reason: rows for reason, rows in why.items() if rows.count}
@@ -143,7 +145,7 @@ def read(raw: Path | None, options: Options) -> RawData:
         items=content.filter(pl.col("item").is_not_null()) if content is not None else None,
         attributes=options.attributes if items else (),
         features=_features(path.parent, content, options),
-        place=lambda number: f"{path}: row {table.lines([numbers[number]])[0]}",
+        row_of=lambda number: f"{path}: row {table.lines([numbers[number]])[0]}",
     )
 
 
@@ -162,11 +164,11 @@ def _map_behaviors(
 ) -> tuple[pl.DataFrame, pl.Series, tuple[str, ...], str]:
     """Return the events in the names of `behaviors`, their rows, these names, and the mapping in words."""
     counts = dict(events["behavior"].value_counts(sort=True).rows())
-    found = ", ".join(f"{value} ({count})" for value, count in counts.items())
+    counted = ", ".join(f"{value} ({count})" for value, count in counts.items())
     names = _names(options.behaviors) or ({value: value for value in counts} if len(counts) == 1 else {})
     if not names:
         example = f"for example behaviors={','.join(counts)}"
-        raise UserError(f"{table.path}: several behaviors: {found}; list them shallow -> deep, {example}")
+        raise UserError(f"{table.path}: several behaviors: {counted}; list them shallow -> deep, {example}")
     unlisted = [value for value in counts if value not in names]
     if unlisted and options.unlisted == "error":
         first = events.row(int((~events["behavior"].is_in(list(names))).arg_max() or 0), named=True)
@@ -176,7 +178,7 @@ def _map_behaviors(
     order = tuple(dict.fromkeys(names.values()))
     mapped = events.with_columns(pl.col("behavior").replace_strict(names, default=TOUCHED))
     if not (mapped["behavior"] == order[-1]).any():
-        problem = f"no event of the target behavior '{order[-1]}'; found {found}"
+        problem = f"no event of the target behavior '{order[-1]}'; found {counted}"
         raise UserError(f"{table.path}: {problem}; let behaviors end with one that occurs")
     mapping = ", ".join(f"{value} -> {name}" for value, name in names.items())
     return mapped.drop(ROW), mapped[ROW], order, mapping + "".join(f", {value} dropped" for value in unlisted)
@@ -208,7 +210,7 @@ def _optional(table: Table, options: Options, option: str) -> list[str]:
 def _items(table: Table, kind: IdKind, options: Options) -> tuple[pl.DataFrame, LeftOut]:
     """Return item, title, image and attributes of the rows that are not blank; and what was left out.
 
-    The item is null in rows that were left out, so that ready vectors, a row each, can still be told apart.
+    The item is null in rows that were left out, so that ready vectors, one row each, still fit.
     """
     text, image = (_optional(table, options, option) for option in ("text_columns", "image_column"))
     columns = [id_of(options.item_id, kind).alias("item")]
@@ -223,17 +225,17 @@ def _items(table: Table, kind: IdKind, options: Options) -> tuple[pl.DataFrame, 
     rows = rows.filter(pl.col(FILLED) | pl.col(ROW).is_in(list(table.broken)))
     again = pl.col("item").is_not_null() & ~pl.col("item").is_first_distinct()
     bad = rows.filter((pl.col("item").is_null() | again) & pl.col(FILLED))
-    shown = bad.select(ROW, "item").head(PLACES).rows()
-    problems = {row: _item_problem(table, item, row, options) for row, item in shown}
+    first_bad = bad.select(ROW, "item").head(BAD_ROWS).rows()
+    problems = {row: _item_problem(table, item, row, options) for row, item in first_bad}
     left_out = left_out_of(table, problems, len(bad), options.on_bad_row)
     return rows.with_columns(pl.when(~again).then("item").alias("item")).drop(ROW, FILLED), left_out
 
 
 def _item_problem(table: Table, item: Any, row: int, options: Options) -> str:
-    shown = table.shown(options.item_id, row)
+    value = table.in_words(options.item_id, row)
     if item is not None:
-        return f"{shown}; expected one row an item; remove this one"
-    return f"{shown}; expected {expected_of('item', shown)}"
+        return f"{value}; expected one row per item; remove this one"
+    return f"{value}; expected {expected_of('item', value)}"
 
 
 def _image_path(name: pl.Expr, folder: Path) -> pl.Expr:

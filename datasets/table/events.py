@@ -14,7 +14,7 @@ from typing import Literal
 
 import polars as pl
 
-from bench.data.readers.log import BAD, PLACES, OnBadRow
+from bench.data.readers.log import BAD, BAD_ROWS, OnBadRow
 from bench.data.readers.missing import stands_for_nothing
 from bench.data.schema import EventStream, Part, Position
 from bench.datasets.table.file import ROW, Table, text_of, written
@@ -53,8 +53,13 @@ class EventColumns:
 
     def names(self) -> dict[str, str]:
         """Return what is needed of an event -> its column."""
-        found = {"user": self.user, "item": self.item, "behavior": self.behavior, "timestamp": self.timestamp}
-        return {what: column for what, column in found.items() if column}
+        columns = {
+            "user": self.user,
+            "item": self.item,
+            "behavior": self.behavior,
+            "timestamp": self.timestamp,
+        }
+        return {what: column for what, column in columns.items() if column}
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class LeftOut:
     """Malformed rows of a table."""
 
     count: int = 0
-    places: tuple[str, ...] = ()
+    bad_rows: tuple[str, ...] = ()
     """The first ones."""
 
 
@@ -100,9 +105,9 @@ class ReadEvents(EventStream):
         """Yield the one part."""
         if start == Position():
             dropped = {why: rows.count for why, rows in self.left_out.items()}
-            places = tuple(place for rows in self.left_out.values() for place in rows.places)[:PLACES]
+            bad_rows = tuple(row for rows in self.left_out.values() for row in rows.bad_rows)[:BAD_ROWS]
             rows = len(self.events) + dropped.get(BAD, 0)
-            yield Part(self.events, rows, dropped, Position(file=1), self.size, places)
+            yield Part(self.events, rows, dropped, Position(file=1), self.size, bad_rows)
 
 
 def id_kind(table: Table, column: str) -> IdKind:
@@ -161,15 +166,15 @@ def read_events(
     wrong = pl.any_horizontal(pl.col(name).is_null() for name in columns.names())
     bad = rows.filter(wrong)
     problems = {}
-    for row in bad.head(PLACES).iter_rows(named=True):
+    for row in bad.head(BAD_ROWS).iter_rows(named=True):
         what = next(what for what in columns.names() if row[what] is None)
-        shown = table.shown(columns.names()[what], row[ROW])
-        problems[row[ROW]] = f"{shown}; expected {expected_of(what, shown, expected)}"
+        value = table.in_words(columns.names()[what], row[ROW])
+        problems[row[ROW]] = f"{value}; expected {expected_of(what, value, expected)}"
     left_out = left_out_of(table, problems, len(bad), on_bad_row)
-    kept = rows.filter(~wrong).select(*values, ROW)
-    if kept.is_empty() and left_out.count:
-        raise UserError(f"{left_out.places[0]}; and so for all {left_out.count} rows: none is left")
-    return kept, left_out
+    events = rows.filter(~wrong).select(*values, ROW)
+    if events.is_empty() and left_out.count:
+        raise UserError(f"{left_out.bad_rows[0]}; and so for all {left_out.count} rows: none is left")
+    return events, left_out
 
 
 def left_out_of(table: Table, problems: Mapping[int, str], count: int, on_bad_row: OnBadRow) -> LeftOut:
@@ -177,38 +182,37 @@ def left_out_of(table: Table, problems: Mapping[int, str], count: int, on_bad_ro
 
     Args:
         table: whose broken lines are left out.
-        problems: row, from 0 -> problem, of the first `PLACES` malformed rows.
+        problems: row, from 0 -> problem, of the first `BAD_ROWS` malformed rows.
         count: of all malformed rows.
         on_bad_row: what to do with them.
 
     Raises:
         UserError: there are some under `error`.
     """
-    found = {**{row: table.broken[row] for row in sorted(table.broken)[:PLACES]}, **problems}
-    first = sorted(found)[:PLACES]
+    problem_of = {**{row: table.broken[row] for row in sorted(table.broken)[:BAD_ROWS]}, **problems}
+    first = sorted(problem_of)[:BAD_ROWS]
     lines = table.lines(first) if first else []
-    places = [f"row {line}: {found[row]}" for line, row in zip(lines, first, strict=True)]
+    named = [f"row {line}: {problem_of[row]}" for line, row in zip(lines, first, strict=True)]
     if count and on_bad_row == "error":
         rest = ", ".join(f"row {line}" for line in lines[1:])
         also = f" (also bad: {rest}{' and more' if count > len(lines) else ''})" if rest else ""
-        raise UserError(f"{table.path}: {places[0]}{also}, or leave such rows out by --on-bad-row skip")
-    named = tuple(f"{table.path}: {place}" for place in places)
-    return LeftOut(count + len(table.broken), named)
+        raise UserError(f"{table.path}: {named[0]}{also}, or leave such rows out by --on-bad-row skip")
+    return LeftOut(count + len(table.broken), tuple(f"{table.path}: {row}" for row in named))
 
 
-def expected_of(what: str, shown: str, time: str = "") -> str:
+def expected_of(what: str, value: str, time: str = "") -> str:
     """Return what was expected of a value, and the cure.
 
     Args:
         what: user, item, behavior or timestamp.
-        shown: the value, as `Table.shown` returns it.
+        value: the value, as `Table.in_words` returns it.
         time: what is expected of times.
     """
     if what == "timestamp":
         return f"{time}; repair it, set time_format or time_unit, remove the row"
-    if shown.endswith("is empty") or stands_for_nothing(shown.partition("'")[2].removesuffix("'")):
+    if value.endswith("is empty") or stands_for_nothing(value.partition("'")[2].removesuffix("'")):
         return f"{'a behavior' if what == 'behavior' else 'an id'}; fill it in, remove the row"
-    if " '-" in shown:
+    if " '-" in value:
         return "an id of 0 or more; number the ids anew, remove the row"
     return "a whole number or text; write ids never as floats (in pandas: astype('Int64') or dtype=str)"
 

@@ -1,4 +1,4 @@
-"""A CSV, TSV or parquet file read lazily as text, and the one line that names the place of a fault in it.
+"""A CSV, TSV or parquet file read lazily as text, and the one line that names the row of a fault in it.
 
 CSV and TSV may be gzipped. A line is a record, also in a quoted file: a quote that does not close in its line
 is a fault of that line. A blank line is a row of nulls, so that rows can be counted back to lines. Where bad
@@ -80,9 +80,9 @@ class Table:
 
     def fault(self, column: str, row: int, expected: str) -> UserError:
         """Return the error for one value; `row` counts data rows from 0."""
-        return UserError(f"{self.path}: row {self.lines([row])[0]}: {self.shown(column, row)}; {expected}")
+        return UserError(f"{self.path}: row {self.lines([row])[0]}: {self.in_words(column, row)}; {expected}")
 
-    def shown(self, column: str, row: int) -> str:
+    def in_words(self, column: str, row: int) -> str:
         """Return a column and its value in a row, counted from 0, as messages show them."""
         value = self.frame.select(written(column)).slice(row, 1).collect().item()
         return f"{column} is empty" if value is None else f"{column} '{value}'"
@@ -114,8 +114,8 @@ def event_file(raw: Path | None, events: str, items: str) -> Path:
     tables = [file for file in files_of(raw) if file.name.endswith(SUFFIXES) and file.name != items]
     named = [file for file in tables if file.name.split(".")[0] in ("events", "interactions")] or tables
     if len(named) != 1:
-        found = ", ".join(file.name for file in named) or "no table"
-        raise UserError(f"{raw}: expected one event file, found {found}; set events=FILE")
+        names = ", ".join(file.name for file in named) or "no table"
+        raise UserError(f"{raw}: expected one event file, found {names}; set events=FILE")
     return named[0]
 
 
@@ -200,12 +200,12 @@ def _header(path: Path) -> tuple[int, str]:
     try:
         with opened(path) as file:
             lines = ((row, _decoded(line)) for row, line in enumerate(file, 1))
-            found = next(((row, line.removeprefix("\ufeff")) for row, line in lines if line.strip()), None)
+            header = next(((row, line.removeprefix("\ufeff")) for row, line in lines if line.strip()), None)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read ({error}); get the file again") from error
-    if found is None:
+    if header is None:
         raise UserError(f"{path}: row 1: empty file, expected a header with column names; get it again")
-    return found
+    return header
 
 
 def _without_broken(table: Table, broken: bool) -> Table:
@@ -251,10 +251,10 @@ def _explain(table: Table, error: Exception) -> UserError:
     reason = str(error).splitlines()[0]
     problem = f"cannot be read ({reason}); get or write the file again"
     with suppress(OSError, EOFError, zlib.error):  # what cannot be unpacked has no lines
-        if table.columns and (found := next(_faults(table), None)):
-            utf8 = found[1].endswith("UTF-8")
+        if table.columns and (fault := next(_faults(table), None)):
+            utf8 = fault[1].endswith("UTF-8")
             fix = "save the file as UTF-8" if utf8 else "quote or remove the extra separator"
-            problem = f"row {table.lines([found[0]])[0]}: {found[1]}; {fix}, {SKIP}"
+            problem = f"row {table.lines([fault[0]])[0]}: {fault[1]}; {fix}, {SKIP}"
     return UserError(f"{table.path}: {problem}")
 
 

@@ -103,8 +103,8 @@ def test_a_table_with_malformed_rows_names_the_row_as_well(tmp_path: Path) -> No
 @pytest.mark.parametrize("size", [40, 10**6])
 def test_the_first_repeated_row_of_a_log_is_named_by_its_row(tmp_path: Path, monkeypatch, size: int) -> None:
     real = raw_blocks.blocks
-    for place in ("log", "places"):
-        name = f"bench.data.readers.{place}.blocks"
+    for module in ("log", "event_rows"):
+        name = f"bench.data.readers.{module}.blocks"
         monkeypatch.setattr(name, lambda files, start, _=size: real(files, start, size=size))
     lines = [f"{user},5,9,{('fav', 'pv', 'cart')[user % 3]},{1511600000 + user}" for user in range(30)]
     lines[20:20] = ["", "7,x,9,pv,1511600000", lines[18]]  # row 21 is blank, 22 malformed, 23 repeats row 19

@@ -90,7 +90,7 @@ def test_an_open_quote_in_a_csv_is_a_malformed_row_that_can_be_skipped(tmp_path:
     assert isinstance(data.events, EventStream)
     (part,) = data.events.parts()
     assert part.events["item"].to_list() == [11, 10, 12, 13] and part.dropped == {"malformed rows": 2}
-    assert [place.split(": ")[1] for place in part.places] == ["row 2", "row 5"]
+    assert [place.split(": ")[1] for place in part.bad_rows] == ["row 2", "row 5"]
     assert len(rows_of(table.read(tmp_path, table.Options(quotes="never", on_bad_row="skip")))) == 5
 
 

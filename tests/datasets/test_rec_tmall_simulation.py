@@ -12,7 +12,7 @@ from bench.data.storage import load
 from bench.datasets import rec_tmall
 from bench.datasets.rec_tmall import Options
 from bench.datasets.rec_tmall import simulation as rec_tmall_simulation
-from bench.datasets.rec_tmall.planted import CLICKS, FAVORS, ITEMS, PAIRS, USERS, kept_visits, plant_catalog
+from bench.datasets.rec_tmall.planted import CLICKS, FAVORS, ITEMS, PAIRS, USERS, long_visits, plant_catalog
 from bench.datasets.rec_tmall.simulation import LOGS, PRODUCTS, simulate, write_log
 from bench.errors import UserError
 
@@ -66,7 +66,7 @@ def test_the_default_preparation_keeps_what_the_papers_table_says(dataset: Datas
 
 def test_at_scale_one_the_law_gives_the_papers_users_items_and_pairs_within_a_hundredth() -> None:
     rng = np.random.default_rng(1)
-    visits = kept_visits(plant_catalog(1.0, rng), USERS, rng)
+    visits = long_visits(plant_catalog(1.0, rng), USERS, rng)
     item, user = visits.item[visits.real], np.repeat(np.arange(USERS), visits.lengths)
     assert len(np.unique(item)) == pytest.approx(93_466, rel=0.01)
     assert len(np.unique(user * 2**32 + item)) == pytest.approx(328_387, rel=0.01)

@@ -7,7 +7,7 @@ import pytest
 
 from bench.cards import DatasetCard, read_cards
 from bench.data.schema import RawData
-from bench.datasets.synthetic import Options, behavior_weights, read, shown_factors, split_factors
+from bench.datasets.synthetic import Options, behavior_weights, read, split_factors, visible_factors
 from bench.errors import UserError
 
 SMALL = Options(users=400, items=600, clusters=20)
@@ -22,7 +22,7 @@ def probe(data: RawData, modality: str, factors: int = 16) -> float:
     """Return the share of variance of the shown factors that a linear map reads off held-out vectors."""
     vectors = data.features[modality].vectors.astype(np.float64)
     inputs = np.column_stack([vectors, np.ones(len(vectors))])
-    targets = data.truth["item_factors"][:, shown_factors(factors)[modality]].astype(np.float64)
+    targets = data.truth["item_factors"][:, visible_factors(factors)[modality]].astype(np.float64)
     half = len(vectors) // 2
     map_, *_ = np.linalg.lstsq(inputs[:half], targets[:half], rcond=None)
     error = ((inputs[half:] @ map_ - targets[half:]) ** 2).mean()
@@ -193,7 +193,7 @@ def test_titles_tell_of_the_textual_factors() -> None:
     assert data.items is not None and list(data.features) == ["image"]
     words = [set(title.split()) for title in data.items["title"]]
     assert {len(title) for title in words} == {6}
-    shown = data.truth["item_factors"][:, shown_factors(16)["text"]]
+    shown = data.truth["item_factors"][:, visible_factors(16)["text"]]
     near = shown / np.linalg.norm(shown, axis=1, keepdims=True)
     cosine = near[:300] @ near.T
     np.fill_diagonal(cosine, -1)
@@ -212,7 +212,7 @@ def test_pictures_are_written_and_tell_of_the_visual_factors(tmp_path: Path) -> 
     assert len(there) == 300 == len(list((tmp_path / "pictures").glob("*.png")))
     pixels = np.stack([np.asarray(Image.open(path), np.float64).ravel() for path in there["image"]])
     assert pixels.shape == (300, 32 * 32 * 3)
-    targets = data.truth["item_factors"][there["item"].to_numpy() - 1][:, shown_factors(16)["image"]]
+    targets = data.truth["item_factors"][there["item"].to_numpy() - 1][:, visible_factors(16)["image"]]
     inputs = np.log((pixels + 1) / (256 - pixels))  # undoes the squashing of brightness
     inputs -= inputs.mean(0)
     left, scale, _ = np.linalg.svd(inputs, full_matrices=False)

@@ -162,7 +162,7 @@ def test_malformed_rows_are_skipped_counted_and_named(tmp_path: Path, name: str)
     assert part.events.rows() == [(1, 10, "click", 5), (2, 10, "click", 6), (8, 10, "favor", 10)]
     assert (part.rows, part.dropped) == (10, {"malformed rows": 7})
     begin = f"{tmp_path / name}: row "
-    assert [place.removeprefix(begin).split("; expected")[0] for place in part.places] == [
+    assert [place.removeprefix(begin).split("; expected")[0] for place in part.bad_rows] == [
         "3: item is empty", "5: user '12.5'", "7: timestamp 'soon'",
         "8: 5 columns, expected 4 as in the header", "9: byte 0xff is not UTF-8",
     ]  # fmt: skip
@@ -297,7 +297,7 @@ def test_item_ids_of_both_tables_have_one_type(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("items", "changes", "told"),
     [
-        ("item\n10\n11\n10\n", {}, ["items.csv: row 4", "item '10'", "one row an item"]),
+        ("item\n10\n11\n10\n", {}, ["items.csv: row 4", "item '10'", "one row per item"]),
         ("item,title\n10,a\n,b\n", {}, ["items.csv: row 3", "item is empty"]),
         ("item\n-3\n", {}, ["items.csv: row 2", "item '-3'", "0 or more"]),
         ("item\n99\n98\n", {}, ["items.csv", "no item of the events (99, 98 there, ", "item_id="]),
@@ -336,8 +336,8 @@ def test_malformed_items_are_skipped_counted_and_leave_the_vectors_in_place(tmp_
     assert features.vectors.tolist() == [[0, 1], [4, 5], [12, 13]]
     part = part_of(data)
     assert (len(part.events), part.rows, part.dropped) == (3, 3, {"malformed rows of items.csv": 4})
-    assert part.places[0].startswith(f"{tmp_path}/items.csv: row 3: item is empty; expected an id")
-    assert [place.split(": ")[1] for place in part.places] == ["row 3", "row 6", "row 7", "row 8"]
+    assert part.bad_rows[0].startswith(f"{tmp_path}/items.csv: row 3: item is empty; expected an id")
+    assert [place.split(": ")[1] for place in part.bad_rows] == ["row 3", "row 6", "row 7", "row 8"]
 
 
 @pytest.mark.parametrize(

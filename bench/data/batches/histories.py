@@ -21,23 +21,25 @@ Columns = dict[str, NDArray[Any]]
 PADDED = ("history", "behavior", "timestamp", "labels", "label_behavior")
 
 
-def places(start: NDArray[np.int64], stop: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def event_indices(
+    start: NDArray[np.int64], stop: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return the event index of each position (0 where padded) and the mask, both (B, L), of start:stop.
 
     Padding is on the left; L is the longest range, at least 1.
     """
     longest = max(int((stop - start).max(initial=0)), 1)
-    place = stop[:, None] + np.arange(-longest, 0)  # (B, L)
-    real = place >= start[:, None]
-    return np.where(real, place, 0), real
+    index = stop[:, None] + np.arange(-longest, 0)  # (B, L)
+    real = index >= start[:, None]  # (B, L)
+    return np.where(real, index, 0), real
 
 
-def gather(events: Interactions, place: NDArray[np.int64], real: NDArray[np.bool_]) -> Columns:
+def gather(events: Interactions, index: NDArray[np.int64], real: NDArray[np.bool_]) -> Columns:
     """Return `history`, `behavior` and `timestamp`, each (B, L) int64, of event indices; 0 where padded."""
     return {
-        "history": events.item[place].astype(np.int64) * real,
-        "behavior": events.behavior[place].astype(np.int64) * real,
-        "timestamp": events.timestamp[place] * real,
+        "history": events.item[index].astype(np.int64) * real,
+        "behavior": events.behavior[index].astype(np.int64) * real,
+        "timestamp": events.timestamp[index] * real,
     }
 
 
@@ -58,20 +60,20 @@ def before(
         rule: which shallower events on the target item are hidden.
     """
     user = events.user_of(targets)
-    columns = gather(events, *places(np.maximum(events.offsets[user], targets - max_history), targets))
+    columns = gather(events, *event_indices(np.maximum(events.offsets[user], targets - max_history), targets))
     if max_history == 0:
         return {"user": user} | {name: values[:, :0] for name, values in columns.items()}
-    item, time = events.item[targets][:, None], events.timestamp[targets][:, None]
-    twin = (columns["history"] == item) & (columns["behavior"] < target_behavior)
+    item, time = events.item[targets][:, None], events.timestamp[targets][:, None]  # (B, 1)
+    twin = (columns["history"] == item) & (columns["behavior"] < target_behavior)  # (B, L)
     twin &= (events.behavior[targets] == target_behavior)[:, None]
     if rule == "same_timestamp":
         twin &= columns["timestamp"] == time
-    rows = np.flatnonzero(twin.any(1)) if rule != "none" else np.empty(0, np.int64)
+    rows = np.flatnonzero(twin.any(1)) if rule != "none" else np.empty(0, np.int64)  # (R,)
     if len(rows):
-        kept = (columns["history"][rows] > 0) & ~twin[rows]
-        order = np.argsort(kept, axis=1, kind="stable")  # what is kept moves to the right, in time order
+        visible = (columns["history"][rows] > 0) & ~twin[rows]  # (R, L)
+        order = np.argsort(visible, axis=1, kind="stable")  # what is kept moves to the right, in time order
         for values in columns.values():
-            values[rows] = np.take_along_axis(values[rows] * kept, order, axis=1)
+            values[rows] = np.take_along_axis(values[rows] * visible, order, axis=1)
     return {"user": user} | columns
 
 
@@ -80,16 +82,17 @@ def twins(events: Interactions, target_behavior: int, rule: DropTargetClick) -> 
     twin = np.full(len(events), -1)
     if rule == "none" or not len(events):
         return twin
-    key = events.users() * (int(events.item.max()) + 1) + events.item
+    key = events.users() * (int(events.item.max()) + 1) + events.item  # (E,)
     order = np.argsort(key, kind="stable")  # by user and item, then in time order
-    place = np.arange(len(order))
-    first = np.maximum.accumulate(np.where(np.diff(key[order], prepend=-1) != 0, place, 0))
+    rank = np.arange(len(order))  # (E,) from here on in this order: the events of one pair stand together
+    # rank of the first event of the pair of each event, and of its last shallow event so far
+    first = np.maximum.accumulate(np.where(np.diff(key[order], prepend=-1) != 0, rank, 0))
     shallow = events.behavior[order] < target_behavior
-    latest = np.maximum.accumulate(np.where(shallow, place, -1))
-    found = (events.behavior[order] == target_behavior) & (latest >= first)
+    latest = np.maximum.accumulate(np.where(shallow, rank, -1))
+    hides = (events.behavior[order] == target_behavior) & (latest >= first)
     if rule == "same_timestamp":
-        found &= events.timestamp[order[latest]] == events.timestamp[order]
-    twin[order[found]] = order[latest[found]]
+        hides &= events.timestamp[order[latest]] == events.timestamp[order]
+    twin[order[hides]] = order[latest[hides]]
     return twin
 
 

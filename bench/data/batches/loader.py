@@ -1,7 +1,7 @@
 """Batches for training and evaluation, built from flat arrays by gathers.
 
 Inside a batch the rows are sorted by history length and trimmed to the longest, so that micro-batches cut by
-`Batch.rows` are short too. All randomness of an epoch comes from `[seed, epoch number]`: an epoch can be had
+`Batch.rows` are short too. All randomness of an epoch comes from `[seed, epoch number]`: an epoch can be made
 again without those before.
 """
 
@@ -157,7 +157,7 @@ def evaluation_batches(
         drop_target_click: which shallower events on the held-out item are hidden.
 
     Yields:
-        rows (B,) int64, places in `targets`, and the batch; an empty history is one padded position or more.
+        rows (B,) int64, positions in `targets`, and the batch; an empty history is padding alone.
     """
     lengths = np.minimum(targets - interactions.offsets[interactions.user_of(targets)], max_history)
     order = np.argsort(lengths, kind="stable")
@@ -180,12 +180,12 @@ def target_in_history(
 
     The arguments are those of `evaluation_batches`.
     """
-    found = 0
+    repeated = 0
     for start in range(0, len(targets), 4096):
         part = targets[start : start + 4096]
         history = before(interactions, part, max_history, target_behavior, drop_target_click)["history"]
-        found += int((history == interactions.item[part][:, None]).any(1).sum())
-    return found / max(len(targets), 1)
+        repeated += int((history == interactions.item[part][:, None]).any(1).sum())
+    return repeated / max(len(targets), 1)
 
 
 def _check(view: View) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.batches.histories import Columns, gather, places, to_batch, twins
+from bench.data.batches.histories import Columns, event_indices, gather, to_batch, twins
 from bench.data.batches.training_log import Samples, TrainingLog, windows
 from bench.interface import Batch, Causal, Cloze
 
@@ -22,15 +22,15 @@ class CausalSampler:
         start, stop = windows(
             np.minimum(log.events.offsets[:-1] + 1, log.train_end), log.train_end, view.max_history
         )
-        sizes = stop - start
+        sizes = stop - start  # (W,) labels of each window
         first = np.cumsum(sizes) - sizes
-        label = np.arange(sizes.sum()) + np.repeat(start - first, sizes)  # every label once, window by window
-        kept = twins(log.events, log.target_behavior, log.rule)[label] < np.repeat(start - 1, sizes)
+        label = np.arange(sizes.sum()) + np.repeat(start - first, sizes)  # (E',) each label once, by window
+        predicted = twins(log.events, log.target_behavior, log.rule)[label] < np.repeat(start - 1, sizes)
         self.labelled = np.zeros(len(log.events), np.bool_)
-        self.labelled[label] = kept
-        some = np.add.reduceat(kept, first, dtype=np.int64) > 0 if len(first) else np.zeros(0, np.bool_)
-        self.windows = np.stack([start[some], stop[some]], axis=1)
-        self.num_samples, self.num_targets = len(self.windows), int(kept.sum())
+        self.labelled[label] = predicted
+        some = np.add.reduceat(predicted, first, dtype=np.int64) > 0 if len(first) else np.zeros(0, np.bool_)
+        self.windows = np.stack([start[some], stop[some]], axis=1)  # (S, 2)
+        self.num_samples, self.num_targets = len(self.windows), int(predicted.sum())
 
     def epoch(self, rng: np.random.Generator) -> Samples:
         """Return (S, 2) all windows with a label."""
@@ -39,13 +39,13 @@ class CausalSampler:
     def batch(self, chosen: Samples, rng: np.random.Generator) -> Batch:
         """Return inputs with the label of each position."""
         events = self.log.events
-        place, real = places(chosen[:, 0] - 1, chosen[:, 1] - 1)
-        label = place + real
-        kept = real & self.labelled[label]
-        columns = gather(events, place, real) | {
+        index, real = event_indices(chosen[:, 0] - 1, chosen[:, 1] - 1)  # (B, L) inputs
+        label = index + real  # (B, L) the event after each input
+        predicted = real & self.labelled[label]  # (B, L)
+        columns = gather(events, index, real) | {
             "user": events.user_of(chosen[:, 0]),
-            "labels": events.item[label].astype(np.int64) * kept,
-            "label_behavior": events.behavior[label].astype(np.int64) * kept,
+            "labels": events.item[label].astype(np.int64) * predicted,
+            "label_behavior": events.behavior[label].astype(np.int64) * predicted,
         }
         return to_batch(columns)[0]
 
@@ -84,8 +84,8 @@ class ClozeSampler:
     def batch(self, chosen: Samples, rng: np.random.Generator) -> Batch:
         """Return histories with id N + 1 at masked positions and the masked items as labels."""
         events, last = self.log.events, chosen[:, 2] == 1
-        place, real = places(chosen[:, 0], chosen[:, 1])
-        columns = gather(events, place, real)
+        index, real = event_indices(chosen[:, 0], chosen[:, 1])
+        columns = gather(events, index, real)
         key = np.where(real, rng.random(real.shape), 2)
         key[last, -1] = -1
         number = np.where(last, 1, self._masked(chosen[:, 1] - chosen[:, 0]))

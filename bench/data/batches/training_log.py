@@ -57,11 +57,11 @@ def windows(
 
 
 def capped(rng: np.random.Generator, users: NDArray[np.int64], most: int | None) -> NDArray[np.int64]:
-    """Return the places of at most `most` random entries of each user; `users` ascending."""
+    """Return the positions of at most `most` random entries of each user; `users` ascending."""
     if most is None or capped_size(users, most) == len(users):
         return np.arange(len(users))
     order = np.lexsort((rng.random(len(users)), users))  # shuffled inside each user
-    rank = np.arange(len(users)) - np.searchsorted(users, users)
+    rank = np.arange(len(users)) - np.searchsorted(users, users)  # (n,) of each shuffled entry in its user
     return np.sort(order[rank < most])
 
 

@@ -99,18 +99,18 @@ def _check_mapped(column: pl.Series, behaviors: tuple[str, ...]) -> None:
     _refuse(
         column.is_null(), column, "events: behavior", "one of " + ", ".join(behaviors), "drop or map the row"
     )
-    found = set(column.unique().to_list()) - {TOUCHED}
-    unknown = sorted(map(str, found - set(behaviors)))
+    named = set(column.unique().to_list()) - {TOUCHED}
+    unknown = sorted(map(str, named - set(behaviors)))
     if unknown:
         fix = f"{hint(unknown[0], behaviors)}; map it to one of these or drop its rows"
         _refuse(column.cast(pl.String) == unknown[0], column, "events: behavior", ", ".join(behaviors), fix)
 
 
 def _check_target(column: pl.Series, behaviors: tuple[str, ...]) -> None:
-    target, found = behaviors[-1], column.unique().to_list()
-    if target not in found:
+    target, named = behaviors[-1], column.unique().to_list()
+    if target not in named:
         fix = "map a raw behavior to the target, the last one"
-        counts = ", ".join(sorted(map(str, found)))
+        counts = ", ".join(sorted(map(str, named)))
         raise UserError(
             f"events: none of {len(column)} rows has the target behavior '{target}' (found: {counts}); {fix}"
         )

@@ -15,7 +15,7 @@ from bench.data.preparation.encoders import EncoderOptions, encode_images, encod
 from bench.data.preparation.features import Block, Source, hash_feature, rows_of, write_feature
 from bench.data.preparation.images import SHOWN, survey
 from bench.data.preparation.runs import Watch, silent
-from bench.data.readers.known import require_known, shown
+from bench.data.readers.known import first_ids, require_known
 from bench.data.readers.missing import is_word, present
 from bench.data.readers.pictures import SUFFIXES
 from bench.data.schema import ItemContent, RawData, RawFeatures, StreamedFeatures
@@ -77,9 +77,9 @@ def item_table(
     if not isinstance(given, pl.DataFrame):
         given = given(ids)
         check_items(given, raw.attributes, ids.dtype)
-    there = [name for name in COLUMN.values() if name in given.columns]
-    texts = [pl.when(~is_word(pl.col(name))).then(name) for name in there]
-    given = given.with_columns(pl.col(there).cast(pl.String))
+    columns = [name for name in COLUMN.values() if name in given.columns]
+    texts = [pl.when(~is_word(pl.col(name))).then(name) for name in columns]
+    given = given.with_columns(pl.col(columns).cast(pl.String))
     known = given.select(pl.col("item").cast(ids.dtype), *texts, *raw.attributes)
     matched = table.join(known, on="item", how="semi")
     require_known("item table", len(matched), known["item"], ids)
@@ -100,26 +100,28 @@ def _require_content(
         encoder = getattr(options, modality)
         if encoder == "none" or modality in raw.features or filled(items, column).any():
             continue
-        there = known.filter(filled(known, column))["item"]
-        if encoder == getattr(EncoderOptions, modality) and modality not in asked and not len(there):
+        known_ids = known.filter(filled(known, column))["item"]
+        if encoder == getattr(EncoderOptions, modality) and modality not in asked and not len(known_ids):
             continue
-        place, names = _lying_there(raw, there) if modality == "image" else ("titles", shown(there))
+        source, names = (
+            _lying_there(raw, known_ids) if modality == "image" else ("titles", first_ids(known_ids))
+        )
         fix = f"give a column {column} in an item table with the ids of the events"
         if modality == "image" and raw.pictures is not None:
             fix = f"name picture files by item id, with a suffix such as {', '.join(SUFFIXES[:6])}"
-        both = f"there: {names}; items in the events: {shown(items['item'])}"
-        problem = f"none of the {len(items)} items has one of the {place} ({both})"
+        both = f"there: {names}; items in the events: {first_ids(items['item'])}"
+        problem = f"none of the {len(items)} items has one of the {source} ({both})"
         raise UserError(f"{modality} = {encoder}: {problem}; {fix}, or set data.{modality}=none")
 
 
-def _lying_there(raw: RawData, there: pl.Series) -> tuple[str, str]:
+def _lying_there(raw: RawData, known_ids: pl.Series) -> tuple[str, str]:
     """Return where pictures were looked for, and the first names there or the ids of the table."""
     if raw.pictures is None:
-        return "pictures of the item table", shown(there)
+        return "pictures of the item table", first_ids(known_ids)
     if not raw.pictures.is_dir():
         return f"pictures in {raw.pictures}", "no such folder"
     first = sorted(islice((path.name for path in raw.pictures.iterdir()), 1000))
-    return f"pictures in {raw.pictures}", shown(first)
+    return f"pictures in {raw.pictures}", first_ids(first)
 
 
 def filled(items: pl.DataFrame, column: str) -> pl.Series:
@@ -201,13 +203,15 @@ def _ready(modality: str, given: RawFeatures | StreamedFeatures, ids: pl.Series)
     joined = ids.to_frame("item").join(known, on="item", how="left", maintain_order="left")
     rows = joined["row"].fill_null(-1).to_numpy()
     if not (rows >= 0).any():
-        raise _none_known(modality, shown(given.items), ids)
+        raise _none_known(modality, first_ids(given.items), ids)
     dtype = np.float16 if given.vectors.dtype == np.float16 else np.float32
     return Source(partial(_held, given.vectors, rows), "ready-made", dtype=dtype)
 
 
-def _none_known(modality: str, there: str, ids: pl.Series) -> UserError:
-    missing = f"none of {len(ids)} items has a vector (ids there: {there}; in the events: {shown(ids)})"
+def _none_known(modality: str, known_ids: str, ids: pl.Series) -> UserError:
+    missing = (
+        f"none of {len(ids)} items has a vector (ids there: {known_ids}; in the events: {first_ids(ids)})"
+    )
     return UserError(f"{modality} features: {missing}; give the vectors the ids of the events")
 
 

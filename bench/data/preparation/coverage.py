@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from bench.data.preparation.content import COLUMN, filled
-from bench.data.readers.known import shown
+from bench.data.readers.known import first_ids
 from bench.data.storage import read_items, read_metadata
 
 ENOUGH = 0.5  # share of the items from which on nothing is said
@@ -21,8 +21,8 @@ def cautions(folder: Path) -> list[str]:
     broken = read_metadata(folder).get("broken_pictures", {})
     lines = cautions_of(items, encoded)
     if broken.get("count"):
-        places = "; ".join(broken["first"])
-        lines.append(f"warning: image: {broken['count']} broken pictures count as absent: {places}")
+        files = "; ".join(broken["first"])
+        lines.append(f"warning: image: {broken['count']} broken pictures count as absent: {files}")
     return lines
 
 
@@ -40,7 +40,7 @@ def cautions_of(items: pl.DataFrame, encoded: Mapping[str, pl.Series]) -> list[s
     lines = []
     for name, known in sorted(has.items()):
         if len(items) and (share := float(known.mean() or 0)) < ENOUGH:  # type: ignore[arg-type]
-            lacking, having = (shown(items["item"].filter(mask)) for mask in (~known, known))
+            lacking, having = (first_ids(items["item"].filter(mask)) for mask in (~known, known))
             sides = f"without: {lacking}; with: {having}"
             given = f"{int(known.sum())} of {len(items)} items ({share:.1%}) have one"
             lines.append(f"warning: {name}: {given} ({sides}); see that ids are written alike on both sides")

@@ -1,7 +1,7 @@
 """Pictures to 1,280 numbers by EfficientNet-Lite0, whose ImageNet weights are part of a package.
 
 Nothing is ever downloaded. The whole picture is resized to 224 x 224, so that a poster keeps its head and its
-foot, and scaled to -1..1; the features before the classifier are averaged over the 7 x 7 places.
+foot, and scaled to -1..1; the features before the classifier are averaged over the 7 x 7 cells.
 
 M. Tan, Q. V. Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019;
 R. Liu, Higher accuracy on vision models with EfficientNet-Lite, TensorFlow blog, 2020.
@@ -28,12 +28,12 @@ FORM = "whole picture, bicubic, -1..1"
 CPU_BATCH = 4  # its activations stay in the caches of a core: twice as fast as 64 at once
 
 
-def encoder(batch_size: int, place: Callable[[Any], str]) -> Encoder:
+def encoder(batch_size: int, move: Callable[[Any], str]) -> Encoder:
     """Return the encoder of picture files.
 
     Args:
         batch_size: pictures decoded at once, and encoded at once on a GPU.
-        place: puts a model on its device and returns the device's name.
+        move: puts a model on its device and returns the device's name.
 
     Raises:
         UserError: a package is missing.
@@ -43,7 +43,7 @@ def encoder(batch_size: int, place: Callable[[Any], str]) -> Encoder:
 
     def opened() -> Callable[[list[str]], Iterator[Vectors]]:
         model = open_model()
-        return partial(_encode, model, place(model), batch_size)
+        return partial(_encode, model, move(model), batch_size)
 
     return Encoder(NAME, identity, opened)
 

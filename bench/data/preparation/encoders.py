@@ -130,14 +130,14 @@ def encode_images(paths: Sequence[str | None], options: EncoderOptions, cache: P
     if options.image == "clip":
         encoder = _clip("image", options)
     else:
-        encoder = efficientnet.encoder(options.batch_size, partial(_place, options.device))
+        encoder = efficientnet.encoder(options.batch_size, partial(_move, options.device))
     seen = survey(paths, options.on_bad_row, watch)  # after the encoder: it reads every picture
     contents = [path or "" for path in paths]
     source = encode_by_content(seen.digests, contents, encoder, "image", cache, watch)
     return replace(source, broken=seen.broken)
 
 
-def _place(wanted: str, model: Any) -> str:
+def _move(wanted: str, model: Any) -> str:
     """Put a model on its device and return the device's name."""
     import torch
 
@@ -190,7 +190,7 @@ def _opened_clip(modality: str, options: EncoderOptions) -> Callable[[list[str]]
     import torch
 
     model, prepare, tokenize = _open_clip_model(options)
-    device, size = _place(options.device, model.eval()), options.batch_size
+    device, size = _move(options.device, model.eval()), options.batch_size
 
     def inputs(contents: list[str]) -> Iterator[Any]:
         if modality == "text":

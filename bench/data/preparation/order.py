@@ -1,6 +1,6 @@
-"""Stable orders of long columns, by sorting single 64-bit numbers that hold value and place.
+"""Stable orders of long columns, by sorting single 64-bit numbers that hold value and position.
 
-NumPy sorts such numbers with vector instructions, several times as fast as any sort of places or of rows.
+NumPy sorts such numbers with vector instructions, several times as fast as any sort of positions or of rows.
 """
 
 from collections.abc import Callable
@@ -25,14 +25,14 @@ def ranks(ids: pl.Series) -> NDArray[np.int64]:
 
 
 def stable_order(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return (n,) the places of the values in ascending order, equal ones in the order they stand in."""
+    """Return (n,) the positions of the values in ascending order, equal ones in the order they stand in."""
     if not len(values):
         return np.empty(0, np.int64)
     bits = len(values).bit_length()
     least = int(values.min())
     if (int(values.max()) - least).bit_length() + bits > 63:
         return np.argsort(values, kind="stable")
-    keys = values - least
+    keys = values - least  # (n,) value in the high bits, position in the low ones
     keys <<= bits
     keys |= np.arange(len(values))
     keys.sort()
@@ -49,16 +49,16 @@ def distinct(ids: pl.Series) -> pl.Series:
 
 
 def numbering(ids: pl.Series) -> Callable[[pl.Series], NDArray[np.int32]]:
-    """Return what gives the place, from 1, of each id among these distinct ascending ones."""
+    """Return what gives the rank, from 1, of each id among these distinct ascending ones."""
     if ids.dtype.is_integer() and len(ids) and int(ids[0]) >= 0 and int(ids[-1]) < DENSE * len(ids):
-        places = np.zeros(int(ids[-1]) + 1, np.int32)  # a table by id is several times as fast as a search
-        places[ids.to_numpy()] = np.arange(1, len(ids) + 1)
-        return lambda column: places[column.to_numpy()]
+        rank_of = np.zeros(int(ids[-1]) + 1, np.int32)  # a table by id is several times as fast as a search
+        rank_of[ids.to_numpy()] = np.arange(1, len(ids) + 1)
+        return lambda column: rank_of[column.to_numpy()]
     return lambda column: np.asarray(ids.search_sorted(column)).astype(np.int32) + np.int32(1)
 
 
 def order_by(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return (n,) the places in ascending order of `first`, then `second`, then place."""
+    """Return (n,) the positions in ascending order of `first`, then `second`, then position."""
     if (packed := _packed(first, second, len(first).bit_length())) is not None:
         return stable_order(packed[0])
     order = stable_order(second)

@@ -31,6 +31,7 @@ from bench.data.preparation.order import distinct, distinct_pairs, numbering, or
 from bench.data.preparation.repeats import first_rows
 from bench.data.preparation.replaced import replaced
 from bench.data.preparation.runs import (
+    RUNS_FORMAT,
     Runs,
     Tally,
     Watch,
@@ -71,7 +72,7 @@ class PrepareOptions:
 
 
 @dataclass
-class Kept:
+class KeptLog:
     """What the filters left, bucket after bucket; the events themselves lie in a folder."""
 
     folder: Path
@@ -139,9 +140,9 @@ def prepare(
     check_raw(raw)
     with replaced(folder) as partial:
         work = _work_folder(raw, folder, partial, reader)
-        tally, kept = _keep(raw, options, work, watch)
-        items = kept.all_items()
-        _write_log(kept, items, partial, watch)
+        tally, kept_log = _keep(raw, options, work, watch)
+        items = kept_log.all_items()
+        _write_log(kept_log, items, partial, watch)
         recorded = {
             "reader": reader.get("name", ""),
             "reader_options": dict(reader.get("options", {})),
@@ -149,7 +150,7 @@ def prepare(
             "encoder_options": asdict(encoders),
         }
         made = describe_items(raw, items, encoders, asked, partial, folder.parent / CACHE, watch)
-        finish(partial, name, raw.behaviors, {**_told(raw, tally), **recorded, **made})
+        finish(partial, name, raw.behaviors, {**_origin(raw, tally), **recorded, **made})
         shutil.rmtree(work)
         with suppress(OSError):  # another data set's unfinished work lies beside it
             work.parent.rmdir()
@@ -161,19 +162,19 @@ def _work_folder(raw: RawData, folder: Path, partial: Path, reader: Mapping[str,
     """Return where runs and buckets are kept: of a long log, where the next attempt finds them again."""
     if not isinstance(raw.events, EventStream):
         return partial / "work"
-    place = folder.parent / UNFINISHED / folder.name
-    digest = _digest(raw.events.identity, raw.behaviors, reader, FORMAT)
-    for other in place.iterdir() if place.is_dir() else []:
+    parent = folder.parent / UNFINISHED / folder.name
+    digest = _digest(raw.events.identity, raw.behaviors, reader, FORMAT, RUNS_FORMAT)
+    for other in parent.iterdir() if parent.is_dir() else []:
         if other.name != digest:  # of other files or reader options: nobody will go on from it
             shutil.rmtree(other)
-    return place / digest
+    return parent / digest
 
 
 def _digest(*what: Any) -> str:
     return hashlib.sha256(json.dumps(what, default=dict).encode()).hexdigest()[:16]
 
 
-def _keep(raw: RawData, options: PrepareOptions, work: Path, watch: Watch) -> tuple[Tally, Kept]:
+def _keep(raw: RawData, options: PrepareOptions, work: Path, watch: Watch) -> tuple[Tally, KeptLog]:
     """Filter all buckets; each leaves two files, its events and its touched items, with raw ids.
 
     Buckets that an interrupted attempt with equal options finished are taken as they are.
@@ -194,42 +195,42 @@ def _keep(raw: RawData, options: PrepareOptions, work: Path, watch: Watch) -> tu
         read, count = (lambda number: whole), 1
     if options.drop_duplicates:
         frequent = frequent_items((first_rows(read(n)) for n in range(count)), options.min_item_events)
-    kept = Kept(work / f"kept-{_digest(asdict(options), FORMAT)}")
-    kept.folder.mkdir(parents=True, exist_ok=True)
+    kept_log = KeptLog(work / f"kept-{_digest(asdict(options), FORMAT)}")
+    kept_log.folder.mkdir(parents=True, exist_ok=True)
 
     def filtered(number: int) -> dict[str, int]:
-        done = _bucket(kept.folder, "seen", number).with_suffix(".json")
+        done = _bucket(kept_log.folder, "seen", number).with_suffix(".json")
         if not done.is_file():
             bucket = read(number)
             events, outside = bucket.filter(pl.col("behavior") > 0), bucket.filter(pl.col("behavior") == 0)
             rows = first_rows(events) if options.drop_duplicates else events
-            seen = _filter(rows, outside, frequent, options, kept.folder, number)
+            seen = _filter(rows, outside, frequent, options, kept_log.folder, number)
             seen["repeated"] = len(events) - len(rows)
             with replacing(done) as partial:
                 partial.write_text(json.dumps(seen), encoding="utf-8")
         return dict(json.loads(done.read_text(encoding="utf-8")))
 
     for number, seen in enumerate(mapped(filtered, range(count))):
-        kept.add(seen, len(raw.behaviors))
+        kept_log.add(seen, len(raw.behaviors))
         watch("events sorted", number + 1, count)
-    if kept.repeated:
-        tally.dropped[REPEATED] = kept.repeated
-    _require_events(kept, tally, raw.behaviors[-1], options)
-    return tally, kept
+    if kept_log.repeated:
+        tally.dropped[REPEATED] = kept_log.repeated
+    _require_events(kept_log, tally, raw.behaviors[-1], options)
+    return tally, kept_log
 
 
-def _require_events(kept: Kept, tally: Tally, target: str, options: PrepareOptions) -> None:
+def _require_events(kept_log: KeptLog, tally: Tally, target: str, options: PrepareOptions) -> None:
     """Raise a UserError where the filters left no user, or no event of the target behavior."""
-    if not kept.events:
+    if not kept_log.events:
         raise UserError(
-            f"no user is left: of {kept.users_seen} users with {tally.events} events none has "
+            f"no user is left: of {kept_log.users_seen} users with {tally.events} events none has "
             f"{options.min_events} (min_events) on items of at least {options.min_item_events} "
-            f"(min_item_events), the most active has {kept.most_events}; lower them by "
+            f"(min_item_events), the most active has {kept_log.most_events}; lower them by "
             "--set data.min_events=..., data.min_item_events=..."
         )
-    if not kept.targets:
+    if not kept_log.targets:
         raise UserError(
-            f"no '{target}' event (the target behavior) is left among {kept.events} events; "
+            f"no '{target}' event (the target behavior) is left among {kept_log.events} events; "
             "raise keep_last, lower min_events, or map another behavior to the target"
         )
 
@@ -272,14 +273,14 @@ def _bucket(work: Path, what: str, number: int) -> Path:
     return work / f"{what}-{number:06d}.arrow"
 
 
-def _write_log(kept: Kept, items: pl.Series, folder: Path, watch: Watch) -> None:
+def _write_log(kept_log: KeptLog, items: pl.Series, folder: Path, watch: Watch) -> None:
     """Number users and items and write the log; users are numbered as they come, in ascending order."""
     item_numbers = numbering(items)
 
     def numbered_bucket(number: int) -> tuple[Interactions, Touched]:
-        events = read_frame(_bucket(kept.folder, "events", number))
-        touched = read_frame(_bucket(kept.folder, "touched", number))
-        outside = read_frame(_bucket(kept.folder, "outside", number))
+        events = read_frame(_bucket(kept_log.folder, "events", number))
+        touched = read_frame(_bucket(kept_log.folder, "touched", number))
+        outside = read_frame(_bucket(kept_log.folder, "outside", number))
         if len(outside := outside.filter(pl.col("item").is_in(items.implode()))):
             touched = distinct_pairs(pl.concat([touched, outside]))
         interactions = Interactions(
@@ -291,10 +292,10 @@ def _write_log(kept: Kept, items: pl.Series, folder: Path, watch: Watch) -> None
         return interactions, Touched(_offsets(touched["user"]), item_numbers(touched["item"]))
 
     with LogWriter(folder) as writer:
-        for number, log in enumerate(mapped(numbered_bucket, range(len(kept.users)), workers=1)):
+        for number, log in enumerate(mapped(numbered_bucket, range(len(kept_log.users)), workers=1)):
             writer.add(*log)
-            watch("events written", number + 1, len(kept.users))
-    write_users(pl.concat(kept.users), folder)
+            watch("events written", number + 1, len(kept_log.users))
+    write_users(pl.concat(kept_log.users), folder)
 
 
 def _offsets(users: pl.Series) -> NDArray[np.int64]:
@@ -302,7 +303,7 @@ def _offsets(users: pl.Series) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(np.bincount(users.rle_id().to_numpy()))]).astype(np.int64)
 
 
-def _told(raw: RawData, tally: Tally) -> dict[str, Any]:
+def _origin(raw: RawData, tally: Tally) -> dict[str, Any]:
     """Return what the metadata tell of the raw data."""
     return {
         "mapping": raw.mapping,
@@ -310,5 +311,5 @@ def _told(raw: RawData, tally: Tally) -> dict[str, Any]:
         "raw_rows": tally.rows,
         "raw_behaviors": {behavior: tally.behaviors.get(behavior, 0) for behavior in raw.behaviors},
         "dropped": tally.dropped,
-        "first_malformed_rows": tally.places,
+        "first_malformed_rows": tally.bad_rows,
     }

@@ -38,8 +38,8 @@ def check_raw_files(raw: RawData, watch: Watch) -> tuple[Tally, list[str]]:
                     tally.add(**of_part(part))
                     repeats.add(part.events, start)
                     times.add(part.events["timestamp"].to_numpy())
-                    found, start = part.events["item"].unique(), part.end
-                    items = pl.concat([items, found]).unique() if len(items) else found
+                    seen, start = part.events["item"].unique(), part.end
+                    items = pl.concat([items, seen]).unique() if len(items) else seen
                     watch("rows read", tally.rows, tally.expected_rows(raw.events.size))
             else:
                 behaviors, dropped = counts(raw.events)
@@ -48,8 +48,8 @@ def check_raw_files(raw: RawData, watch: Watch) -> tuple[Tally, list[str]]:
                 times.add(raw.events["timestamp"].to_numpy())
                 items = raw.events["item"].unique()
         except UserError as error:
-            return tally, [*tally.places, str(error)]
-        findings += [*tally.places, *repeats_warning(raw, repeats), *times.warnings()]
+            return tally, [*tally.bad_rows, str(error)]
+        findings += [*tally.bad_rows, *repeats_warning(raw, repeats), *times.warnings()]
     if not tally.behaviors.get(raw.behaviors[-1]) and isinstance(raw.events, EventStream):
         findings.append(f"events: no '{raw.behaviors[-1]}', the target behavior; see the option behaviors")
     return tally, [*findings, *_content_faults(raw, items.sort(), watch)]

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from bench.data.readers.places import place_of
+from bench.data.readers.event_rows import row_of
 from bench.data.schema import TOUCHED, EventStream, Position, RawData
 from bench.errors import UserError
 
@@ -118,14 +118,14 @@ def repeats_warning(raw: RawData, repeats: Repeats) -> list[str]:
     start, inside = repeats.part_of(first)
     if isinstance(raw.events, EventStream):
         events = next(iter(raw.events.parts(start))).events
-        place = place_of(raw.events, start, inside)
+        where = row_of(raw.events, start, inside)
     else:
-        events, place = raw.events, f"events, row {first + 1}"
-    place = raw.place(first) if raw.place is not None else place
+        events, where = raw.events, f"events, row {first + 1}"
+    where = raw.row_of(first) if raw.row_of is not None else where
     user, item, behavior, time = events.select(KEY).row(inside)
     event = f"user {user}, item {item}, {behavior} at {time}"
     events_read = repeats.events - repeats.outside
-    counted = f"{total:,} of {events_read:,} events repeat an earlier one, the first at {place}: {event}"
+    counted = f"{total:,} of {events_read:,} events repeat an earlier one, the first at {where}: {event}"
     return [f"warning: {counted}; they are kept unless --set drop_duplicates=true is given"]
 
 

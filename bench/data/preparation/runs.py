@@ -25,10 +25,11 @@ Watch = Callable[[str, int, int], None]
 """Progress callback: stage, amount done, total."""
 
 BUCKET_ROWS = 1_000_000  # events of a bucket, about; a single user is never cut
-STEP = 2048  # rows of a run that are read together, and of which the first helps to place the buckets' edges
+STEP = 2048  # rows of a run that are read together, and of which the first helps to find the buckets' edges
 OUTSIDE = "outside the mapping of behaviors: no event, but the item counts as touched"
 LEDGER = "runs.jsonl"
-PLACES = 5  # malformed rows remembered
+BAD_ROWS = 5  # malformed rows remembered
+RUNS_FORMAT = 2  # of runs and their ledger: work of another one is begun again
 
 
 def silent(stage: str, done: int, of: int) -> None:
@@ -46,12 +47,12 @@ class Tally:
     """Raw bytes."""
     behaviors: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
-    places: list[str] = field(default_factory=list)
+    bad_rows: list[str] = field(default_factory=list)
     """The first malformed rows that were left out."""
 
-    def add(self, rows: int, events: int, size: int, behaviors: Any, dropped: Any, places: Any) -> None:
+    def add(self, rows: int, events: int, size: int, behaviors: Any, dropped: Any, bad_rows: Any) -> None:
         """Count a part."""
-        self.places = [*self.places, *places][:PLACES]
+        self.bad_rows = [*self.bad_rows, *bad_rows][:BAD_ROWS]
         self.rows, self.events, self.size = self.rows + rows, self.events + events, self.size + size
         for mine, more in ((self.behaviors, behaviors), (self.dropped, dropped)):
             for name, count in more.items():
@@ -67,7 +68,7 @@ def of_part(part: Part) -> dict[str, Any]:
     behaviors, dropped = counts(part.events)
     return {
         "rows": part.rows, "events": sum(behaviors.values()), "size": part.size,
-        "behaviors": behaviors, "dropped": dict(part.dropped) | dropped, "places": list(part.places),
+        "behaviors": behaviors, "dropped": dict(part.dropped) | dropped, "bad_rows": list(part.bad_rows),
     }  # fmt: skip
 
 
@@ -82,9 +83,9 @@ def numbered(events: pl.DataFrame, behaviors: Sequence[str]) -> pl.DataFrame:
 
 def counts(events: pl.DataFrame) -> tuple[dict[str, int], dict[str, int]]:
     """Return behavior -> rows, and the reason why others are no events -> rows."""
-    found = dict(events["behavior"].cast(pl.String).value_counts().iter_rows())
-    touched = found.pop(TOUCHED, 0)
-    return found, ({OUTSIDE: touched} if touched else {})
+    by_behavior = dict(events["behavior"].cast(pl.String).value_counts().iter_rows())
+    touched = by_behavior.pop(TOUCHED, 0)
+    return by_behavior, ({OUTSIDE: touched} if touched else {})
 
 
 def write_runs(stream: EventStream, behaviors: Sequence[str], folder: Path, watch: Watch) -> Tally:
@@ -175,10 +176,10 @@ class Runs:
         number = -(-sum(rows) // BUCKET_ROWS)
         edges = sample.gather([len(sample) * cut // number for cut in range(1, number)]).unique().sort()
         edges = edges.filter(edges > sample[0])  # the first rows of sorted runs are in it: the least user
-        self.cuts = [self._places(path, edges) for path in self.files]
+        self.cuts = [self._cuts(path, edges) for path in self.files]
         self.buckets = len(edges) + 1
 
-    def _places(self, path: Path, edges: pl.Series) -> list[int]:
+    def _cuts(self, path: Path, edges: pl.Series) -> list[int]:
         """Return the rows of a run at which its buckets begin, and its length."""
         users = read_frame(path)["user"]
         return [0, *users.search_sorted(edges, "left"), len(users)]

@@ -58,33 +58,33 @@ def encode_by_content(
         cache: folder of shelves.
         watch: progress callback (stage, done, total).
     """
-    place: dict[bytes, int] = {}
+    index: dict[bytes, int] = {}
     distinct: list[str] = []
-    place_of = np.full(len(keys), -1, np.int64)
+    index_of_row = np.full(len(keys), -1, np.int64)
     for row, key in enumerate(keys):
         if key is not None:
-            if key not in place:
-                place[key] = len(distinct)
+            if key not in index:
+                index[key] = len(distinct)
                 distinct.append(contents[row])
-            place_of[row] = place[key]
+            index_of_row[row] = index[key]
     shelf = cache / f"{modality}-{hashlib.sha256(encoder.identity.encode()).hexdigest()[:24]}"
-    _encode_missing(place, distinct, shelf, encoder, f"{modality} encoded", watch)
+    _encode_missing(index, distinct, shelf, encoder, f"{modality} encoded", watch)
     whole = hashlib.sha256(json.dumps([encoder.name, encoder.identity]).encode())
     for key in keys:
         whole.update(key or bytes(32))
-    return Source(partial(_stored, place, place_of, shelf), encoder.name, whole.hexdigest())
+    return Source(partial(_stored, index, index_of_row, shelf), encoder.name, whole.hexdigest())
 
 
 def _encode_missing(
-    place: dict[bytes, int], distinct: list[str], shelf: Path, encoder: Encoder, stage: str, watch: Watch
+    index: dict[bytes, int], distinct: list[str], shelf: Path, encoder: Encoder, stage: str, watch: Watch
 ) -> None:
-    found = np.zeros(len(place), bool)
-    for places, _ in _shards(place, shelf, with_vectors=False):
-        found[places] = True
-    missing = np.flatnonzero(~found)
+    stored = np.zeros(len(index), bool)
+    for indices, _ in _shards(index, shelf, with_vectors=False):
+        stored[indices] = True
+    missing = np.flatnonzero(~stored)
     if not len(missing):
         return
-    keys, done = list(place), int(found.sum())
+    keys, done = list(index), int(stored.sum())
     waiting: list[Vectors] = []
     count = 0  # of contents put on the shelf
     for vectors in encoder.open()([distinct[row] for row in missing]):
@@ -92,42 +92,42 @@ def _encode_missing(
         ready = sum(map(len, waiting))
         watch(stage, done + count + ready, len(keys))
         if ready >= SHARD or count + ready == len(missing):
-            stored = [keys[row] for row in missing[count : count + ready]]
-            _write_shard(stored, np.concatenate(waiting), shelf)
+            new = [keys[row] for row in missing[count : count + ready]]
+            _write_shard(new, np.concatenate(waiting), shelf)
             count, waiting = count + ready, []
 
 
 def _shards(
-    place: dict[bytes, int], shelf: Path, with_vectors: bool = True
+    index: dict[bytes, int], shelf: Path, with_vectors: bool = True
 ) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
-    """Yield the places of the keys wanted in each shard, and their vectors."""
+    """Yield the indices of the keys wanted in each shard (n,), and their vectors (n, D)."""
     shards = (path for path in shelf.glob("*.npz") if not path.name.startswith("."))
     for path in sorted(shards):
         try:
             with np.load(path) as shard:
-                places = np.array([place.get(key.tobytes(), -1) for key in shard["keys"]], np.int64)
-                wanted = np.flatnonzero(places >= 0)
+                indices = np.array([index.get(key.tobytes(), -1) for key in shard["keys"]], np.int64)
+                wanted = np.flatnonzero(indices >= 0)
                 vectors = shard["vectors"][wanted] if with_vectors and len(wanted) else NOTHING
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             fix = "delete the file, its contents are encoded again"
             raise UserError(f"{path}: not a readable shelf of vectors ({error}); {fix}") from error
         if len(wanted):
-            yield places[wanted], vectors
+            yield indices[wanted], vectors
 
 
-def _stored(place: dict[bytes, int], place_of: NDArray[np.int64], shelf: Path) -> Iterator[Block]:
+def _stored(index: dict[bytes, int], index_of_row: NDArray[np.int64], shelf: Path) -> Iterator[Block]:
     """Yield every row that has a content, with the vector from the shelf."""
-    order = np.argsort(place_of, kind="stable")
-    starts = np.searchsorted(place_of[order], np.arange(len(place) + 1))
-    given = np.zeros(len(place), bool)
-    for places, vectors in _shards(place, shelf):
-        new = ~given[places]  # two runs side by side may have stored one content twice
-        given[places] = True
-        places, vectors = places[new], vectors[new]
-        sizes = starts[places + 1] - starts[places]
+    order = np.argsort(index_of_row, kind="stable")  # (rows,) by content
+    starts = np.searchsorted(index_of_row[order], np.arange(len(index) + 1))  # (contents + 1,) in `order`
+    given = np.zeros(len(index), bool)
+    for indices, vectors in _shards(index, shelf):
+        new = ~given[indices]  # two runs side by side may have stored one content twice
+        given[indices] = True
+        indices, vectors = indices[new], vectors[new]
+        sizes = starts[indices + 1] - starts[indices]  # (n,) rows of each content
         inside = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        rows = order[np.repeat(starts[places], sizes) + inside]
-        which = np.repeat(np.arange(len(places)), sizes)  # one picture may stand for very many items
+        rows = order[np.repeat(starts[indices], sizes) + inside]
+        which = np.repeat(np.arange(len(indices)), sizes)  # one picture may stand for very many items
         step = rows_of(vectors.shape[1], vectors.dtype)
         for start in range(0, len(rows), step):
             yield rows[start : start + step], vectors[which[start : start + step]]

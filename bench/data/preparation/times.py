@@ -44,9 +44,9 @@ class Times:
         for (unit, _), count in self.counts.items():
             by_unit[unit] += count
         if len(by_unit) > 1:
-            shown = ", ".join(f"{count:,} {_named(unit)}" for unit, count in by_unit.most_common())
+            named = ", ".join(f"{count:,} {_named(unit)}" for unit, count in by_unit.most_common())
             fix = "write all in one unit, remove what marks a missing time"
-            return [f"warning: times of {total:,} events: {shown}; {fix}"]
+            return [f"warning: times of {total:,} events: {named}; {fix}"]
         years = sorted((year, count) for (_, year), count in self.counts.items())
         passed, middle = 0, 0
         for year, count in years:

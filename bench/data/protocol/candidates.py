@@ -158,11 +158,11 @@ def _by_rejection(
     picked = np.zeros((len(users), NEGATIVES), np.int32)
     open_rows = np.arange(len(users))
     for number in range(ROUNDS):
-        row = urn[rng.integers(0, len(urn), (len(open_rows), PROPOSALS))]
+        row = urn[rng.integers(0, len(urn), (len(open_rows), PROPOSALS))]  # (R, 128)
         if number:
-            row = np.concatenate([picked[open_rows], row], axis=1)
+            row = np.concatenate([picked[open_rows], row], axis=1)  # (R, 99 + 128), earlier picks first
         good = _acceptable(row, users[open_rows], keys, num_items)
-        rank = np.cumsum(good, axis=1)
+        rank = np.cumsum(good, axis=1)  # from 1, among the acceptable ones of a row
         at, column = np.nonzero(good & (rank <= NEGATIVES))
         picked[open_rows[at], rank[at, column] - 1] = row[at, column]
         open_rows = open_rows[rank[:, -1] < NEGATIVES]
@@ -176,14 +176,15 @@ def _acceptable(
 ) -> NDArray[np.bool_]:
     """Return (R, W) True where an item is real, untouched by the row's user and new in its row."""
     width = row.shape[1]
-    packed = np.sort(row * np.int64(width) + np.arange(width), axis=1)  # by item, then by place
-    item, place = np.divmod(packed, width)
+    packed = np.sort(row * np.int64(width) + np.arange(width), axis=1)  # (R, W) by item, then by column
+    item, column = np.divmod(packed, width)  # (R, W) each: what was drawn, and where in its row
     fine = item > 0
     fine[:, 1:] &= item[:, 1:] != item[:, :-1]
     wanted = users[:, None] * (num_items + 1) + item  # ascending inside a row: quick to search
-    found = np.minimum(np.searchsorted(keys, wanted.ravel()), len(keys) - 1).reshape(wanted.shape)
+    # (R, W) index of the touched pair that each wanted one would stand at
+    nearest = np.minimum(np.searchsorted(keys, wanted.ravel()), len(keys) - 1).reshape(wanted.shape)
     good = np.zeros_like(fine)
-    np.put_along_axis(good, place, fine & (keys[found] != wanted), axis=1)
+    np.put_along_axis(good, column, fine & (keys[nearest] != wanted), axis=1)
     return good
 
 
@@ -207,11 +208,11 @@ def _complete(
         arrival[:, weights == 0] += 1e9  # after all items of some weight
         arrival[:, 0] = np.inf
         begins, sizes = touched.offsets[users[part]], np.diff(touched.offsets)[users[part]]
-        line = np.repeat(np.arange(len(part)), sizes)
+        line = np.repeat(np.arange(len(part)), sizes)  # row of each touched item
         inside = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         arrival[line, touched.item[np.repeat(begins, sizes) + inside]] = np.inf
         np.put_along_axis(arrival, negatives[part].astype(np.int64), np.inf, axis=1)
-        fresh = _first(arrival)
+        fresh = _first(arrival)  # (R, 99)
         have = (negatives[part] > 0).sum(1)
         line, column = np.nonzero((fresh > 0) & (np.arange(fresh.shape[1]) < NEGATIVES - have[:, None]))
         negatives[part[line], have[line] + column] = fresh[line, column]

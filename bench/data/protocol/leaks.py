@@ -51,7 +51,7 @@ def find_leaks(batches: Iterable[Batch], interactions: Interactions, split: Spli
     largest = int(interactions.item.max(initial=0)), int(interactions.behavior.max(initial=0))
     leaks: list[Leak] = []
     for batch in batches:
-        for field, rows in _shown(batch, *largest):
+        for field, rows in _visible(batch, *largest):
             answer = part != "training" and field != "history"
             bad = rows if answer else rows[~known.hold(rows)]
             for row, later in zip(bad.tolist(), hidden.hold(bad).tolist(), strict=True):
@@ -78,7 +78,7 @@ def _limits(interactions: Interactions, split: Split, part: Part) -> NDArray[np.
     return limit
 
 
-def _shown(batch: Batch, last_item: int, target_behavior: int) -> Iterator[tuple[str, NDArray[np.int64]]]:
+def _visible(batch: Batch, last_item: int, target_behavior: int) -> Iterator[tuple[str, NDArray[np.int64]]]:
     """Yield the fields and (n, 3 or 4) user, item, behavior and, in histories, timestamp of their events."""
     user = batch.user[:, None].expand(batch.history.shape)
     seen = batch.mask
@@ -109,17 +109,17 @@ class _Rows:
         self.levels: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
         rank = np.zeros(len(rows), np.int64)
         for column in rows.T:
-            values, place = np.unique(column, return_inverse=True)
-            codes, rank = np.unique(rank * len(values) + place, return_inverse=True)
+            values, index = np.unique(column, return_inverse=True)
+            codes, rank = np.unique(rank * len(values) + index, return_inverse=True)
             self.levels.append((values, codes))
 
     def hold(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return (n,) True where the row, or a row of the set that begins with it, is in the set."""
         rank, held = np.zeros(len(rows), np.int64), np.ones(len(rows), np.bool_)
         for (values, codes), column in zip(self.levels, rows.T, strict=False):
-            place, found = _find(values, column)
-            rank, known = _find(codes, rank * len(values) + place)
-            held &= found & known
+            index, present = _find(values, column)
+            rank, known = _find(codes, rank * len(values) + index)
+            held &= present & known
         return held
 
 
@@ -128,5 +128,5 @@ def _find(
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     if not len(ascending):
         return np.zeros(len(values), np.int64), np.zeros(len(values), np.bool_)
-    place = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
-    return place, ascending[place] == values
+    index = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
+    return index, ascending[index] == values

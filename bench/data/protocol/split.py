@@ -70,13 +70,13 @@ def split(
 
 def restrict(interactions: Interactions, behavior: int) -> Interactions:
     """Return only the events of one behavior; all users stay (protocol `history=target`)."""
-    kept = interactions.behavior == behavior
-    before = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
+    chosen = interactions.behavior == behavior
+    before = np.concatenate([[0], np.cumsum(chosen)]).astype(np.int64)
     return Interactions(
         offsets=before[interactions.offsets],
-        item=interactions.item[kept],
-        behavior=interactions.behavior[kept],
-        timestamp=interactions.timestamp[kept],
+        item=interactions.item[chosen],
+        behavior=interactions.behavior[chosen],
+        timestamp=interactions.timestamp[chosen],
     )
 
 
@@ -106,8 +106,8 @@ def _moment(timestamps: NDArray[np.int64], share: float) -> int:
     """Return a timestamp that at most a share of the events lies before, exact for 64-bit times."""
     if not len(timestamps):
         return 0
-    place = min(int(share * len(timestamps)), len(timestamps) - 1)
-    return int(np.partition(timestamps, place)[place])
+    rank = min(int(share * len(timestamps)), len(timestamps) - 1)
+    return int(np.partition(timestamps, rank)[rank])
 
 
 def _last_of_each_user(chosen: NDArray[np.bool_], offsets: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Text files in blocks of whole lines, plain or gzip-compressed, from any earlier place on.
+"""Text files in blocks of whole lines, plain or gzip-compressed, from any earlier position on.
 
 Only a line feed ends a line (a carriage return before it belongs to the end), no other separator of Unicode.
 """

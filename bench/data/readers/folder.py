@@ -15,6 +15,6 @@ def left_behind(path: Path) -> bool:
 
 def files_of(folder: Path, patterns: Iterable[str] = ("*",)) -> list[Path]:
     """Return the files in a folder that fit any of the patterns, in the order of their names, each once."""
-    found = {path for pattern in patterns for path in folder.glob(pattern)}
-    fitting = (path for path in found if path.is_file() and not left_behind(path.relative_to(folder)))
+    paths = {path for pattern in patterns for path in folder.glob(pattern)}
+    fitting = (path for path in paths if path.is_file() and not left_behind(path.relative_to(folder)))
     return sorted(fitting)

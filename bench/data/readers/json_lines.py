@@ -1,4 +1,4 @@
-"""A published log with one JSON object a line: read in blocks like the other raw logs, faults named by row.
+"""A published log with one JSON object per line: read in blocks like the other raw logs, faults named by row.
 
 A block is parsed at once. Only where that fails is it halved until the broken lines stand alone, so that a
 sound file costs nothing and a broken line nothing but itself.
@@ -71,11 +71,11 @@ class JsonLines(LogFiles):
         if byte := bad_byte(raw):
             return f"row {row}: byte {byte} is not UTF-8, expected a JSON object in UTF-8"
         text = raw.decode()
-        shown = f"{text[:SHOWN]}..." if len(text) > SHOWN else text
+        start = f"{text[:SHOWN]}..." if len(text) > SHOWN else text
         if not line[WIDTH][0]:
-            return f"row {row}: '{shown}' cannot be parsed, expected one complete JSON object"
+            return f"row {row}: '{start}' cannot be parsed, expected one complete JSON object"
         wrong = next(f for f in self.fields if not f.optional and line.select(f.value).item() is None)
         column = wrong.column or wrong.name
         value = line[column][0]
-        problem = f"no {column} in '{shown}'" if value is None else f"{column} '{value}'"
+        problem = f"no {column} in '{start}'" if value is None else f"{column} '{value}'"
         return f"row {row}: {problem}, expected {wrong.expected}"

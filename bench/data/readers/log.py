@@ -21,7 +21,7 @@ from bench.errors import UserError
 
 WHOLE_LINE = "\x02"  # a separator that occurs in no log: the whole line is one field
 ROW, WIDTH, GOOD = "row of the file", "fields of the line", "all fields are right"
-PLACES = 5  # bad rows shown
+BAD_ROWS = 5  # bad rows shown
 BAD = "malformed rows"
 
 OnBadRow = Literal["error", "skip"]
@@ -55,16 +55,16 @@ class Faults:
     """The malformed rows of a block."""
 
     count: int
-    places: list[str]
+    rows: list[str]
     """Row, value and expectation of the first ones."""
 
     def error(self, block: Block) -> UserError:
         """Return the error that names them, the very first with its cure."""
-        rest = [place.split(": ", 1)[0] for place in self.places[1:]]
-        more = ", ".join(rest) + " and more" * (self.count > len(self.places))
+        rest = [row.split(": ", 1)[0] for row in self.rows[1:]]
+        more = ", ".join(rest) + " and more" * (self.count > len(self.rows))
         also = f" (also bad here: {more})" if rest else ""
         fix = "repair or remove the line, get it again, or leave such rows out by --on-bad-row skip"
-        return UserError(f"{block.path}: {self.places[0]}{also}; {fix}")
+        return UserError(f"{block.path}: {self.rows[0]}{also}; {fix}")
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ class LogFiles(EventStream):
             rows = seen.pop("") + faults.count
             dropped = {name: count for name, count in (*seen.items(), (BAD, faults.count)) if count}
             events = self.select(typed.lazy()).collect()
-            places = tuple(f"{block.path}: {place}" for place in faults.places)
-            yield Part(events, rows, dropped, block.end, block.size, places)
+            bad_rows = tuple(f"{block.path}: {row}" for row in faults.rows)
+            yield Part(events, rows, dropped, block.end, block.size, bad_rows)
 
     def frames(
         self,
@@ -133,7 +133,9 @@ class LogFiles(EventStream):
             lines, checked = self.checked(block)
             typed = checked.select(GOOD, *(f.name for f in self.fields))
             bad = lines.filter(~typed[GOOD])
-            faults = Faults(len(bad), [self._fault(line, block) for line in bad.head(PLACES).iter_slices(1)])
+            faults = Faults(
+                len(bad), [self._fault(line, block) for line in bad.head(BAD_ROWS).iter_slices(1)]
+            )
             if faults.count and self.on_bad_row == "error":
                 raise faults.error(block)
             if not len(typed) and block.start.row == 0 and block.last:
@@ -157,16 +159,16 @@ class LogFiles(EventStream):
             UserError: like `parts`; or none of the items stands in the files.
         """
         wanted = ids.alias("item").to_frame()
-        found: list[pl.DataFrame] = []
+        parts: list[pl.DataFrame] = []
         first = ids.clear()
         for _, typed, _ in self.frames():
             first = first if len(first) else typed["item"].head(3)
             rows = typed.lazy().select("item", *columns).unique("item", keep="first", maintain_order=True)
-            found.append(rows.join(wanted.lazy(), on="item", how="semi", maintain_order="left").collect())
-            wanted = wanted.join(found[-1], on="item", how="anti")
+            parts.append(rows.join(wanted.lazy(), on="item", how="semi", maintain_order="left").collect())
+            wanted = wanted.join(parts[-1], on="item", how="anti")
             if wanted.is_empty():
                 break
-        table = pl.concat(found)
+        table = pl.concat(parts)
         require_known(self.files[0], len(table), first, ids)
         return table
 
@@ -215,8 +217,8 @@ class LogFiles(EventStream):
         fields = line.str.split_exact(self.separator, len(self.columns) - 1)
         width = line.str.count_matches(self.separator, literal=True) + 1
         known = pl.when(~pl.col(ROW).is_in(undecodable)).then(width).otherwise(0).alias(WIDTH)
-        kept = lines.lazy().filter(line.is_not_null() & (pl.col(ROW) > int(first_field)))
-        return kept.select(
+        given = lines.lazy().filter(line.is_not_null() & (pl.col(ROW) > int(first_field)))
+        return given.select(
             ROW, known, fields.struct.rename_fields(list(self.columns)).struct.unnest()
         ).collect()
 
@@ -231,8 +233,8 @@ class LogFiles(EventStream):
             return f"row {row}: byte {bad_byte(block.line(row))} is not UTF-8, expected text in UTF-8"
         if line[WIDTH][0] != len(self.columns):
             texts = [line[name][0] for name in self.columns]
-            shown = ",".join(text for text in texts if text is not None)
-            problem = f"{line[WIDTH][0]} columns in '{shown}', expected {len(self.columns)}"
+            line_text = ",".join(text for text in texts if text is not None)
+            problem = f"{line[WIDTH][0]} columns in '{line_text}', expected {len(self.columns)}"
         else:
             wrong = next(f for f in self.fields if not f.optional and line.select(f.value).item() is None)
             column = wrong.column or wrong.name
@@ -281,13 +283,13 @@ def log_file(raw: Path | None, data_set: str, names: Sequence[str]) -> Path:
         raise UserError(f"{data_set}: no files given; put {names[0]} into a folder and give it by --raw")
     if raw.is_file():
         return raw
-    places = [raw / (name + ending) for name in names for ending in ("", ".gz")]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
+    paths = [raw / (name + ending) for name in names for ending in ("", ".gz")]
+    first = next((path for path in paths if path.is_file()), None)
+    if first is None:
         wanted = " or ".join(names)
         fix = "unpack the publisher's archive and give its folder by --raw"
         raise UserError(f"{raw}: expected {wanted} there; {fix}")
-    return found
+    return first
 
 
 def _whole_lines(block: Block, lossy: bool) -> pl.DataFrame:

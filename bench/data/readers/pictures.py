@@ -1,6 +1,6 @@
 """Pictures in a folder, found by the item ids in their names: `5.jpg`, `5.JPEG`, `B00004.webp`.
 
-The one place where readers look for pictures, so that all of them know the same suffixes, in any case.
+The one module by which readers look for pictures, so that all of them know the same suffixes, in any case.
 """
 
 import os
@@ -34,12 +34,12 @@ def pictures(
         UserError: an item has two pictures.
     """
     kind = ids.dtype if ids is not None else dtype or pl.Int64()
-    found = [pl.DataFrame(schema={"item": kind, "image": pl.String})]
+    tables = [pl.DataFrame(schema={"item": kind, "image": pl.String})]
     names = _names(folder)
     while part := list(islice(names, ROWS)):
         table = _by_item(part, kind, prefix)
-        found.append(table if ids is None else table.join(ids.to_frame("item"), on="item", how="semi"))
-    table = pl.concat(found).sort("item", "image")
+        tables.append(table if ids is None else table.join(ids.to_frame("item"), on="item", how="semi"))
+    table = pl.concat(tables).sort("item", "image")
     again = table.filter(pl.col("item").is_duplicated()).head(2)
     if len(again):
         item, (one, other) = again["item"][0], again["image"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from bench.data.readers.blocks import blocks, check_header, check_line_end
-from bench.data.readers.log import PLACES, ROW
+from bench.data.readers.log import BAD_ROWS, ROW
 from bench.data.schema import Position
 from bench.errors import UserError
 
@@ -43,8 +43,8 @@ def _patterns(separator: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 def open_quote(line: str) -> str:
     """Return the fault of a line whose fields are None."""
-    shown = f"{line[:SHOWN]}..." if len(line) > SHOWN else line
-    return f"a quote does not close in its line, {shown!r}"
+    start = f"{line[:SHOWN]}..." if len(line) > SHOWN else line
+    return f"a quote does not close in its line, {start!r}"
 
 
 def lines_of(text: str) -> Iterator[tuple[int, str]]:
@@ -115,8 +115,8 @@ def undecoded(text: str) -> str:
 def refused(path: Path, faults: Mapping[int, str], fix: str = "repair or remove the line") -> UserError:
     """Return the error that names the first of some faulty rows."""
     first, *others = sorted(faults)
-    rest = ", ".join(f"row {row}" for row in others[: PLACES - 1])
-    more = f" (also bad: {rest}{' and more' if len(faults) > PLACES else ''})" if rest else ""
+    rest = ", ".join(f"row {row}" for row in others[: BAD_ROWS - 1])
+    more = f" (also bad: {rest}{' and more' if len(faults) > BAD_ROWS else ''})" if rest else ""
     skip = "or leave such rows out by --on-bad-row skip"
     return UserError(f"{path}: row {first}: {faults[first]}{more}; {fix}, {skip}")
 

@@ -5,7 +5,7 @@ from bench.data.readers.log import GOOD, ROW, LogFiles
 from bench.data.schema import EventStream, Position
 
 
-def place_of(stream: EventStream, start: Position, number: int) -> str:
+def row_of(stream: EventStream, start: Position, number: int) -> str:
     """Return file and row of an event in words; of another stream than `LogFiles` the number of the event.
 
     Args:
