@@ -111,9 +111,14 @@ def count_above(catalog: Catalog, target: Tensor, touched: Tensor) -> tuple[Tens
     """
     size, starts = len(target), catalog.starts
     guess = catalog.alone(target)
-    higher, totals = torch.zeros_like(target), guess.clone()
-    known_cells = _by_tile(touched[:, 0], touched[:, 1], starts)
-    known_row, known_item = (torch.cat(part) for part in zip(*known_cells, strict=True))
+    higher = torch.zeros_like(target)
+    by_tile = _by_tile(touched[:, 0], touched[:, 1], starts)
+    known_row, known_item = (torch.cat(part) for part in zip(*by_tile, strict=True))
+    width, last = starts.step, catalog.model.info.num_items + 1
+    known_cells = [  # where they stand in the flat scores of their tile
+        row * (min(start + width, last) - start) + item - start
+        for start, (row, item) in zip(starts, by_tile, strict=True)
+    ]
     known_score, done = torch.empty(len(known_row), device=target.device), 0
     overflow = False
     for number, start in enumerate(starts):
@@ -122,11 +127,10 @@ def count_above(catalog: Catalog, target: Tensor, touched: Tensor) -> tuple[Tens
             margin = CLOSE * torch.maximum(guess.abs(), scores.abs().amax(1))
             low, high = (guess - margin)[:, None], (guess + margin)[:, None]
             counter, close = Counter(high, low), Close(high.cpu().numpy(), low.cpu().numpy())
-        row, item = known_cells[number]
-        known_score[done : done + len(row)] = scores[row, item - start]
-        done += len(row)
-        above, not_below, sums = counter(scores)
-        totals += sums
+        cells = known_cells[number]
+        torch.take(scores, cells, out=known_score[done : done + len(cells)])
+        done += len(cells)
+        above, not_below = counter(scores)
         higher += above
         near = (not_below - above).cpu().numpy()
         overflow = overflow or len(close.rows) + near.sum() > MOST_CLOSE
@@ -135,7 +139,7 @@ def count_above(catalog: Catalog, target: Tensor, touched: Tensor) -> tuple[Tens
         del scores
     everyone = torch.arange(size, device=target.device)
     level = known_score[torch.searchsorted(_key(known_row, known_item), _key(everyone, target))]
-    finite = _finite(catalog, totals)
+    finite = _finite(catalog, counter.totals + guess)
     sure = ((level - guess).abs() <= margin) | ~finite
     if overflow or not bool(sure.all()):
         higher, tied = _second_pass(catalog, level[:, None], known_row, known_score)
@@ -169,7 +173,7 @@ def _second_pass(catalog: Catalog, level: Tensor, row: Tensor, score: Tensor) ->
     higher, tied = -_count(row[score > own], size), -_count(row[score == own], size)
     for start in catalog.starts:
         scores = catalog.tile(start)
-        above, not_below, _ = counter(scores)
+        above, not_below = counter(scores)
         higher += above
         tied += not_below - above
         del scores
@@ -190,15 +194,17 @@ class Counter:
 
     def __init__(self, high: Tensor, low: Tensor) -> None:
         self.high, self.low, self.width = high, low, 0
+        self.totals = torch.zeros_like(high[:, 0])
 
-    def __call__(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (B,) int64 counts of scores > high and of scores >= low, and (B,) sums of the scores.
+    def __call__(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (B,) int64 counts of scores > high and of scores >= low; add the scores to `totals` (B,).
 
         Args:
             scores: (B, width) float32.
         """
         if scores.device.type != "cpu":
-            return (scores > self.high).sum(1), (scores >= self.low).sum(1), scores.sum(1)
+            self.totals += scores.sum(1)
+            return (scores > self.high).sum(1), (scores >= self.low).sum(1)
         if scores.shape[1] != self.width:
             self._make_buffers(scores.shape[1])
         for part in self.parts:
@@ -207,20 +213,21 @@ class Counter:
             torch.mv(part.flags, self.ones, out=part.above)
             torch.ge(block, part.low, out=part.flags)
             torch.mv(part.flags, self.ones, out=part.not_below)
-            torch.mv(block, self.ones, out=part.sums)
-        above, not_below = self.counts[:2].long()
-        return above, not_below, self.counts[2]
+            torch.addmv(part.totals, block, self.ones, out=part.totals)
+        above, not_below = self.counts.long()
+        return above, not_below
 
     def _make_buffers(self, width: int) -> None:
         rows, self.width, self.ones = len(self.high), width, self.high.new_ones(width)
-        self.counts = self.high.new_empty(3, rows)
+        self.counts = self.high.new_empty(2, rows)
         step = max(1, min(rows, CHUNK_BYTES * torch.get_num_threads() // (4 * width)))
         flags = self.high.new_empty(step, width)
         self.parts = []
         for start in range(0, rows, step):
             part = slice(start, min(start + step, rows))
             buffer = flags[: part.stop - start]
-            self.parts += [Part(part, self.high[part], self.low[part], buffer, *self.counts[:, part])]
+            counts = (*self.counts[:, part], self.totals[part])
+            self.parts += [Part(part, self.high[part], self.low[part], buffer, *counts)]
 
 
 @dataclass(frozen=True)
@@ -238,8 +245,8 @@ class Part:
     """(n,) number of scores above `high`."""
     not_below: Tensor
     """(n,) number of scores not below `low`."""
-    sums: Tensor
-    """(n,) sums of the scores."""
+    totals: Tensor
+    """(n,) sums of all scores so far."""
 
 
 def _by_tile(rows: Tensor, items: Tensor, starts: range) -> list[tuple[Tensor, Tensor]]:

@@ -1,5 +1,6 @@
 """Scores of candidates by dot product."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,7 +29,8 @@ def rows_of(table: Tensor, items: Tensor) -> Tensor:
 
     Ranking against the whole catalog asks for nothing but runs, and copying them is slow.
     """
-    if len(items) > 1 and bool((items.diff() == 1).all()):
-        first = int(items[0])
+    ids = items.cpu().numpy()  # NumPy: its small steps are several times as quick as those of torch
+    if len(ids) > 1 and bool((np.diff(ids) == 1).all()):
+        first = int(ids[0])
         return table[first : first + len(items)]
     return table[items]
