@@ -43,7 +43,7 @@ class KMCLRConfig:
     """Weight of the squared norms of the final vectors in a batch (rho)."""
     loss_weight_behavior_contrast: float = 0.005
     """Weight of the contrast between behaviors (kappa)."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-3
     """Learning rate of AdamW."""
     weight_decay: float = 1e-4
     """Weight decay of AdamW, of matrices and tables."""

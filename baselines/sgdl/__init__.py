@@ -52,7 +52,7 @@ CARD = Card(
         "one optimizer step moves model, weights and scheduler; the authors step the weights just before",
         "optimizers and scheduler live on; the release makes them anew each epoch (faithful_reset)",
         "learning rate 5e-3 instead of 5e-4, chosen on validation",
-        "two graph layers and batches of 1,024 instead of three and 128",
+        "one graph layer (chosen on validation) and batches of 1,024 instead of three and 128",
         "pairs of the whole training part; the first stage has at most 50 epochs",
     ),
 )

@@ -10,7 +10,7 @@ class SGDLConfig:
 
     embedding_size: int = 64
     """D."""
-    num_layers: int = 2
+    num_layers: int = 1
     """Graph layers K; 0 is matrix factorisation."""
     input: Literal["union", "target", "auxiliary"] = "union"
     """Pairs: of all behaviors, of the target behavior, or of the others."""
