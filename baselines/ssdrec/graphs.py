@@ -5,6 +5,7 @@ Letters: U users, N items, E events, L events kept per user, k neighbors. User u
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,18 +115,20 @@ def _transitions(
     length: int,
 ) -> tuple[csr_array, csr_array]:
     """Return (i, j) -> sum of (len - gap) / len over i before j, and how often both meet, symmetric."""
-    weight, count = csr_array(shape), csr_array(shape)
+    rows, columns, values = [], [], []
     for gap in range(1, min(length, len(user))):
-        rows = np.flatnonzero(user[:-gap] == user[gap:])
-        a, b = item[rows], item[rows + gap]
-        weight = weight + _counted(a, b, (size[rows] - gap) / size[rows], shape)
-        count = count + _counted(a, b, np.ones(len(a)), shape)
-    count = (count + count.T).tocsr()
-    count.setdiag(0)
-    weight.setdiag(0)
-    for matrix in (weight, count):
-        matrix.eliminate_zeros()
-    return weight, count
+        first = np.flatnonzero(user[:-gap] == user[gap:])
+        rows.append(item[first].astype(np.int32))
+        columns.append(item[first + gap].astype(np.int32))
+        values.append(((size[first] - gap) / size[first]).astype(np.float32))
+    if not rows:
+        return csr_array(shape), csr_array(shape)
+    row, column, value = (np.concatenate(part) for part in (rows, columns, values))
+    other = row != column
+    row, column, value = row[other], column[other], value[other]
+    weight = _counted(row, column, value, shape)
+    count = _counted(row, column, np.ones(len(row), np.float32), shape)
+    return weight, (count + count.T).tocsr()
 
 
 def _counted(
@@ -182,25 +185,30 @@ def _two_hop(strong: csr_array, met: csr_array, hot: NDArray[np.bool_], neighbor
     """Return (i, j) -> sum over common neighbors n of count(i, n) + count(n, j), for hot nodes never met.
 
     Args:
-        strong: symmetric counts of the edges that make neighbors.
+        strong: symmetric counts of the edges that make neighbors; the k strongest of a node are followed, so
+            that hubs do not make the whole catalog neighbors.
         met: symmetric counts of all meetings.
         hot: nodes that take part.
         neighbors: k.
     """
-    linked = (strong > 0).astype(np.float64).tocsr()
-    chosen = sparse.diags_array(hot.astype(np.float64))
+    strong = _largest(strong, neighbors)
+    strong = strong.maximum(strong.T).tocsr()
+    linked = (strong > 0).astype(np.float32).tocsr()
+    chosen = np.flatnonzero(hot)
+    ends, linked_ends = strong[:, chosen].tocsr(), linked[:, chosen].tocsr()
+    met = met[chosen][:, chosen]
 
     def weigh(rows: NDArray[np.int64]) -> csr_array:
-        first = sparse.diags_array(hot[rows].astype(np.float64))
-        return (first @ (strong[rows] @ linked + linked[rows] @ strong) @ chosen).tocsr()
+        nodes = chosen[rows]
+        return strong[nodes] @ linked_ends + linked[nodes] @ ends
 
     def unmet(block: csr_array, rows: NDArray[np.int64]) -> csr_array:
-        known = (met[rows] > 0) + csr_array(
-            (np.ones(len(rows)), (np.arange(len(rows)), rows)), shape=block.shape
-        )
-        return block - block.multiply(known > 0)
+        own = csr_array((np.ones(len(rows), np.float32), (np.arange(len(rows)), rows)), shape=block.shape)
+        return block - block.multiply((met[rows] + own) > 0)
 
-    return _in_blocks(strong.shape[0], weigh, unmet, neighbors)
+    pairs = _in_blocks(len(chosen), weigh, unmet, neighbors).tocoo()
+    row, column = (chosen[part] for part in pairs.coords)
+    return csr_array((pairs.data, (row, column)), shape=strong.shape)
 
 
 def _in_blocks(
@@ -214,15 +222,19 @@ def _in_blocks(
     for start in range(0, size, BLOCK):
         rows = np.arange(start, min(start + BLOCK, size))
         blocks.append(_largest(csr_array(reduce(weigh(rows).tocsr(), rows)), neighbors))
-    return sparse.vstack(blocks, format="csr")
+    return sparse.vstack(blocks, format="csr") if blocks else csr_array((size, size))
 
 
 def _largest(matrix: csr_array, neighbors: int) -> csr_array:
     """Return the matrix with the k largest entries of each row; among equals the lower column."""
     matrix.eliminate_zeros()
-    pairs = matrix.tocoo()
-    row, column = pairs.coords
-    order = np.lexsort((column, -pairs.data, row))
-    rank = np.arange(len(order)) - np.searchsorted(row[order], row[order])
-    keep = order[rank < neighbors]
-    return csr_array((pairs.data[keep], (row[keep], column[keep])), shape=matrix.shape)
+    keep = np.ones(matrix.nnz, np.bool_)
+    for start, stop in pairwise(matrix.indptr.tolist()):
+        if stop - start > neighbors:  # what lies below the k-th largest is not worth sorting
+            row = matrix.data[start:stop]
+            keep[start:stop] = row >= np.partition(row, stop - start - neighbors)[stop - start - neighbors]
+    row, column, value = (part[keep] for part in (*matrix.tocoo().coords, matrix.data))
+    order = np.lexsort((column, -value, row))
+    row, column, value = row[order], column[order], value[order]
+    first = np.arange(len(row)) - np.searchsorted(row, row) < neighbors
+    return csr_array((value[first], (row[first], column[first])), shape=matrix.shape)
