@@ -294,6 +294,6 @@ def _items(file: AtomicFile, options: Options) -> tuple[pl.DataFrame, int]:
     rows, left_out = pl.concat(part.events for part in parts), sum(part.dropped.get(BAD, 0) for part in parts)
     again = rows.filter(~pl.col("item").is_first_distinct())
     if len(again) and options.on_bad_row == "error":
-        problem = f"{options.item} '{again['item'][0]}' again, expected one row an item"
+        problem = f"{options.item} '{again['item'][0]}' again, expected one row per item"
         raise UserError(f"{file.path}: row {again[ROW][0]}: {problem}; remove this one")
     return rows.unique("item", keep="first", maintain_order=True).drop(ROW), left_out + len(again)

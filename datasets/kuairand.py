@@ -131,8 +131,8 @@ def _log(files: list[Path], names: dict[str, str], options: Options) -> LogFiles
     others = [signal for signal in TOUCHING if signal in columns and signal not in names]
     signals += [replace(number_field(signal, ""), optional=True) for signal in others]
     last = columns[-1]  # a line that was cut off behind the last comma has the right width
-    there = pl.when(pl.col(last) != "").then(True)
-    given = Field("last column", there, "a value: the line was cut off", last)
+    is_filled = pl.when(pl.col(last) != "").then(True)
+    given = Field("last column", is_filled, "a value: the line was cut off", last)
     flags = {
         name: pl.any_horizontal(pl.col(signal) > 0 for signal in group)
         for name, group in _groups(names).items()

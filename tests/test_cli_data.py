@@ -48,7 +48,7 @@ def test_a_log_is_prepared_and_described(tmp_path):
     found = json.loads(bench("data", "prepare", "taobao", "--raw", tmp_path / "raw", "--json"))
     assert (found["users"], found["interactions"]) == (12, 108)
     assert found["behaviors"] == found["raw_behaviors"] == {"click": 72, "favor": 36}
-    assert "72 of 72 raw; a user: mean 6.00" in bench("data", "stats", "taobao")
+    assert "72 of 72 raw; per user: mean 6.00" in bench("data", "stats", "taobao")
     listed = {row["name"]: row for row in json.loads(bench("data", "list", "--json"))}
     assert listed["taobao"]["prepared"] and not listed["kuaishou"]["prepared"]
     assert all(row["size"] and row["published"] and row["licence"] for row in listed.values() if row["real"])

@@ -13,7 +13,7 @@ def mapped(function: Callable[[Given], Made], given: Iterable[Given], workers: i
     """Yield what a function makes of each item, in their order, with as many under way as there are workers.
 
     Raises:
-        Exception: what the function raises, in the place of its result; nothing new is begun after it.
+        Exception: what the function raises, in place of its result; nothing new is begun after it.
     """
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[Made]] = deque()

@@ -112,7 +112,7 @@ class RawData:
     features: "Mapping[str, RawFeatures | StreamedFeatures]" = field(default_factory=dict)
     """Ready-made vectors by modality (`image`, `text`); a modality given here is not encoded again."""
     pictures: Path | None = None
-    """Folder where pictures are looked for by item id, there or not; errors name what lies in it."""
+    """Folder where pictures are looked for by item id; it need not exist. Errors name what lies in it."""
     row_of: Callable[[int], str] | None = None
     """Number of an event, from 0 -> its file and row in words, where the reader knows it."""
     simulated: bool = False

@@ -60,7 +60,7 @@ class Counts:
         if users.sum() < num_users:
             values = np.concatenate([[0], values])
             users = np.concatenate([[num_users - users.sum()], users])
-        ends = np.cumsum(users)
+        ends = np.cumsum(users)  # value i is that of the users ends[i - 1] to ends[i] in ascending order
         middle = [int(values[np.searchsorted(ends, rank, "right")]) for rank in _middle(num_users)]
         return {"mean": self.events[behavior] / num_users, "median": sum(middle) / 2, "max": int(values[-1])}
 
@@ -162,6 +162,7 @@ def _met_before(events: Interactions, target_behavior: int) -> tuple[int, int]:
     """Return how many test targets' items their users have met before, and how many targets there are."""
     test = split(events, target_behavior).test
     pair = events.users() * (int(events.item.max(initial=0)) + 1) + events.item
+    # `first`: event of each pair that comes first; `which`: (E,) pair of each event
     _, first, which = np.unique(pair, return_index=True, return_inverse=True)
     return int((first[which[test]] < test).sum()), len(test)
 
@@ -172,7 +173,7 @@ def _lacking(stats: dict[str, Any], modality: str) -> str:
 
 
 def text_report(stats: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what `statistics` found as rows of a name and a text."""
+    """Return the result of `statistics` as rows of a name and a text."""
     rows = [("fingerprint", stats["fingerprint"][:16])]
     paper = stats.get("paper", {})
     for name in ("users", "items", "interactions"):
@@ -183,7 +184,7 @@ def text_report(stats: dict[str, Any]) -> list[tuple[str, str]]:
         before = "" if raw is None else f" of {raw:,} raw"
         beside = f" (paper: {paper[name]:g})" if name in paper else ""
         spread = f"median {each['median']:g}, most {each['max']:,}"
-        shape = f"a user: mean {each['mean']:.2f}{beside}, {spread}"
+        shape = f"per user: mean {each['mean']:.2f}{beside}, {spread}"
         rows.append((name, f"{count:,}{before}; {shape}"))
     for name, coverage in stats["modalities"].items():
         made = stats["encoders"].get(name, {})

@@ -71,7 +71,7 @@ class Options(LogOptions):
     rule: Rule = "nested"
     """`nested`: a rating is a click, and a favor as well if high. `disjoint`: it is a favor or a click."""
     edition: Literal["auto", "2018", "2023"] = "auto"
-    """`auto` tells by the fields of the first line."""
+    """`auto` goes by the fields of the first line."""
     files: tuple[str, ...] = ()
     """Review files inside the folder; empty takes all that do not begin with meta_."""
     images: str = "images"
@@ -97,7 +97,7 @@ EDITIONS = {
 
 
 def read(raw: Path | None, options: Options) -> RawData:
-    """Return the reviews as a stream of events, and what finds the products of those kept.
+    """Return the reviews as a stream of events, and a function that reads the products of the items kept.
 
     Args:
         raw: folder with the files, or one review file in it.
@@ -166,7 +166,7 @@ def _check_once(files: tuple[Path, ...]) -> None:
 
 
 def _edition(path: Path) -> str:
-    """Tell the edition by the first line.
+    """Return the edition, recognized by the first line.
 
     Raises:
         UserError: the fields are those of neither edition.

@@ -193,7 +193,7 @@ def _flag(name: str) -> Field:
 
 
 def _items(texts: Path | None, faces: Path | None, options: Options, ids: pl.Series) -> pl.DataFrame:
-    """Return title, and faces with their gender, of the photos kept, as far as the files are there."""
+    """Return title, and faces with their gender, of the photos kept, as far as the files exist."""
     table = ids.alias("item").to_frame()
     if texts:
         words = pl.col("words")

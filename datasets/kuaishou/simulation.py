@@ -56,7 +56,7 @@ class Shelf:
     topics: int
 
     def blocks(self, stage: str, watch: Watch) -> Iterator[tuple[Integers, NDArray[np.int32]]]:
-        """Yield ids and topics of a few photos after another, and tell how far it is."""
+        """Yield ids and topics of a few photos after another, and report the progress."""
         for start in range(0, len(self.photos), PHOTOS):
             part = slice(start, start + PHOTOS)
             yield self.photos[part], self.topic[part]
@@ -136,7 +136,7 @@ def _write_log(
     seconds = np.minimum(1 + drawn, MOST_SECONDS).astype(np.int64)
     seconds[rng.random(len(photos)) < NO_DURATION] = 0
     slices = -(-size.rows // ROWS)
-    bounds = np.linspace(0, pairs, slices + 1).astype(np.int64)
+    bounds = np.linspace(0, pairs, slices + 1).astype(np.int64)  # of the pairs in each slice
     impressions = np.diff(np.linspace(0, size.rows - pairs, slices + 1).astype(np.int64))
     with path.open("wb") as file:
         for number, count in enumerate(impressions):

@@ -174,9 +174,9 @@ def match(
 
 
 def repeated(user: Integers, photo: Integers) -> Integers:
-    """Return the rows whose pair of user and photo stands in an earlier row too."""
-    key = user * (int(photo.max()) + 1) + photo
-    order = np.argsort(key, kind="stable")
+    """Return the indices whose pair of user and photo occurs at an earlier index too."""
+    key = user * (int(photo.max()) + 1) + photo  # (P,) one number per (user, photo)
+    order = np.argsort(key, kind="stable")  # (P,) equal pairs side by side, the earliest first
     return order[1:][key[order[1:]] == key[order[:-1]]]
 
 

@@ -46,7 +46,7 @@ def blocks(
     Args:
         path: folder of files, or zip.
         on_bad_row: what to do with a file that is no such array: `error`, or `skip` it, with a warning at the
-            end that tells how many there were.
+            end that says how many there were.
         ids: (N,) photo ids.
 
     Yields:

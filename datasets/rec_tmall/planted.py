@@ -21,14 +21,14 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 USERS, ITEMS, PAIRS = 72_051, 93_466, 328_387  # Table 1, at scale 1
-CLICKS, FAVORS = 4.16, 1.73  # a user
+CLICKS, FAVORS = 4.16, 1.73  # per user
 SHORTEST, LONGEST = 5, 50  # events of a user that the paper's preparation keeps
 
 REPEATED = CLICKS + FAVORS - PAIRS / USERS  # favors per user on items clicked before
 # Measured: some favors find no click left to repeat, and users who meet no item twice spread over more items.
 REPEATING, SPREAD = 1.035, 1.047
 SKEW = 0.8  # exponent of popularity over rank
-LEAF, LEAVES = 300, 8  # items a leaf, leaves a parent
+LEAF, LEAVES = 300, 8  # items per leaf, leaves per parent
 HEART, BEFORE, NEAR = 0.6, 0.75, 0.9  # cumulated chances of a click's leaf; the rest goes anywhere
 PERIOD = 30 * 86_400  # seconds
 REDRAWS = 8  # attempts at an item that the user has not met
@@ -55,14 +55,14 @@ class Catalog:
 
     def items(self, leaf: Integers, uniform: Floats) -> Integers:
         """Return an item of each leaf by popularity, for draws from 0..1."""
-        begin = np.concatenate([[0.0], self.leaf_ends])[leaf]
+        begin = np.concatenate([[0.0], self.leaf_ends])[leaf]  # (U,) cumulated popularity before each leaf
         index = np.searchsorted(self.ends, begin + uniform * (self.leaf_ends[leaf] - begin), side="right")
-        return self.by_leaf[index.clip(max=len(self.by_leaf) - 1)]
+        return self.by_leaf[index.clip(max=len(self.by_leaf) - 1)]  # (U,); a rounded sum may end below 1
 
     def neighbors(self, leaf: Integers, uniform: Floats) -> Integers:
         """Return a leaf of the same parent by popularity, for draws from 0..1."""
-        ends = np.concatenate([[0.0], self.leaf_ends])
-        first = leaf // LEAVES * LEAVES
+        ends = np.concatenate([[0.0], self.leaf_ends])  # (leaves + 1,)
+        first = leaf // LEAVES * LEAVES  # (U,) first leaf of the parent
         begin, end = ends[first], ends[np.minimum(first + LEAVES, len(self.leaf_ends))]
         return self.leaves(begin + uniform * (end - begin))
 
@@ -90,11 +90,11 @@ def plant_catalog(scale: float, rng: np.random.Generator) -> Catalog:
     """Return a catalog of which the kept users of this scale meet as many distinct items as the paper's."""
     popularity = _popularity(PAIRS * scale, ITEMS / SPREAD * scale)
     size = len(popularity)
-    leaf = rng.integers(max(2 * LEAVES, size // LEAF), size=size)
-    by_leaf = np.argsort(leaf, kind="stable")
-    ends = np.cumsum(popularity[by_leaf])
-    counts = np.bincount(leaf, minlength=int(leaf.max()) + 1)
-    leaf_ends = np.concatenate([[0.0], ends])[np.cumsum(counts)]
+    leaf = rng.integers(max(2 * LEAVES, size // LEAF), size=size)  # (C,)
+    by_leaf = np.argsort(leaf, kind="stable")  # (C,)
+    ends = np.cumsum(popularity[by_leaf])  # (C,)
+    counts = np.bincount(leaf, minlength=int(leaf.max()) + 1)  # (leaves,) items in each
+    leaf_ends = np.concatenate([[0.0], ends])[np.cumsum(counts)]  # (leaves,)
     return Catalog(leaf, popularity, by_leaf, ends, leaf_ends)
 
 
@@ -116,10 +116,10 @@ def _long_tail(size: int) -> Floats:
 def long_visits(catalog: Catalog, users: int, rng: np.random.Generator) -> Visits:
     """Return users that the paper's preparation keeps: 5 events or more, one favor or more."""
     more = CLICKS + FAVORS - SHORTEST
-    lengths = (SHORTEST - 1 + rng.geometric(1 / (1 + more), users)).clip(max=LONGEST)
-    steps = np.arange(lengths.max(initial=SHORTEST))
-    chance = (FAVORS - 1) / (CLICKS + FAVORS - 2)  # of every step but the first and the one drawn next
-    favor = (rng.random((users, len(steps))) < chance) & (steps > 0)
+    lengths = (SHORTEST - 1 + rng.geometric(1 / (1 + more), users)).clip(max=LONGEST)  # (U,)
+    positions = np.arange(lengths.max(initial=SHORTEST))  # (L,)
+    chance = (FAVORS - 1) / (CLICKS + FAVORS - 2)  # of every position but the first and the one drawn next
+    favor = (rng.random((users, len(positions))) < chance) & (positions > 0)  # (U, L)
     favor[np.arange(users), rng.integers(1, lengths)] = True
     return _visits(catalog, favor, lengths, rng)
 
@@ -127,7 +127,7 @@ def long_visits(catalog: Catalog, users: int, rng: np.random.Generator) -> Visit
 def short_visits(catalog: Catalog, users: int, rng: np.random.Generator) -> Visits:
     """Return users that are too short to be kept: 1 to 4 events, some of them favors."""
     lengths = rng.choice(np.arange(1, SHORTEST), size=users, p=[0.5, 0.25, 0.15, 0.1])
-    favor = (rng.random((users, SHORTEST - 1)) < 0.1) & (np.arange(SHORTEST - 1) > 0)
+    favor = (rng.random((users, SHORTEST - 1)) < 0.1) & (np.arange(SHORTEST - 1) > 0)  # (U, L)
     return _visits(catalog, favor, lengths, rng)
 
 
@@ -135,22 +135,22 @@ def _visits(
     catalog: Catalog, favor: NDArray[np.bool_], lengths: Integers, rng: np.random.Generator
 ) -> Visits:
     """Draw the item of every event, position by position."""
-    users, steps = favor.shape
-    item = np.full(favor.shape, -1)
-    free = ~favor  # clicks whose item was not favored yet
-    heart = catalog.leaves(rng.random((users,)))
+    users, length = favor.shape
+    item = np.full(favor.shape, -1)  # (U, L)
+    free = ~favor  # (U, L) clicks whose item was not favored yet
+    heart = catalog.leaves(rng.random((users,)))  # (U,)
     leaf = heart
-    for step in range(steps):
-        leaf = _next_leaf(catalog, heart, leaf, rng)
-        new = catalog.items(leaf, rng.random((users,)))
+    for position in range(length):
+        leaf = _next_leaf(catalog, heart, leaf, rng)  # (U,)
+        new = catalog.items(leaf, rng.random((users,)))  # (U,)
         for _ in range(REDRAWS):
-            met = np.flatnonzero((item[:, :step] == new[:, None]).any(axis=1))
+            met = np.flatnonzero((item[:, :position] == new[:, None]).any(axis=1))  # users who know the item
             new[met] = catalog.items(leaf[met], rng.random(len(met)))
-        item[:, step] = new
-        again = np.flatnonzero(favor[:, step] & (rng.random(users) < REPEATING * REPEATED / FAVORS))
-        _favor_a_click(item, free, again, step, (catalog.leaf, heart), rng)
-    visits = np.arange(steps) < lengths[:, None]
-    return Visits(item, favor, _seconds(visits, rng), lengths)
+        item[:, position] = new
+        again = np.flatnonzero(favor[:, position] & (rng.random(users) < REPEATING * REPEATED / FAVORS))
+        _favor_a_click(item, free, again, position, (catalog.leaf, heart), rng)
+    is_real = np.arange(length) < lengths[:, None]  # (U, L)
+    return Visits(item, favor, _seconds(is_real, rng), lengths)
 
 
 def _next_leaf(catalog: Catalog, heart: Integers, before: Integers, rng: np.random.Generator) -> Integers:
@@ -164,27 +164,37 @@ def _favor_a_click(
     item: Integers,
     free: NDArray[np.bool_],
     users: Integers,
-    step: int,
+    position: int,
     taste: tuple[Integers, Integers],
     rng: np.random.Generator,
 ) -> None:
-    """Give the favors of some users at a step the item of an earlier click, of the leaf at heart first."""
-    if not step:
+    """Give the favors of some users at a position the item of an earlier click, of the leaf at heart first.
+
+    Args:
+        item: (U, L) items drawn so far; changed at the position.
+        free: (U, L) clicks whose item was not favored yet; those that are repeated leave it.
+        users: (n,) users whose favor repeats a click.
+        position: of the favors.
+        taste: (C,) leaf of each item, and (U,) leaf at heart of each user.
+        rng: chooses among the clicks of one kind.
+    """
+    if not position:
         return
     leaf, heart = taste
-    clicked = item[users, :step]
-    liking = rng.random(clicked.shape) + (leaf[clicked] == heart[users, None])
-    liking[~free[users, :step]] = -1
-    source = liking.argmax(axis=1)
-    liked = liking[np.arange(len(users)), source] >= 0
-    users, source = users[liked], source[liked]
-    item[users, step] = item[users, source]
+    earlier = item[users, :position]  # (n, position)
+    # From 1 on for the leaf at heart, below 1 for others, -1 for what is no free click.
+    liking = rng.random(earlier.shape) + (leaf[earlier] == heart[users, None])  # (n, position)
+    liking[~free[users, :position]] = -1
+    source = liking.argmax(axis=1)  # (n,) position of the click
+    has_click = liking[np.arange(len(users)), source] >= 0  # (n,)
+    users, source = users[has_click], source[has_click]
+    item[users, position] = item[users, source]
     free[users, source] = False
 
 
-def _seconds(real: NDArray[np.bool_], rng: np.random.Generator) -> Integers:
+def _seconds(is_real: NDArray[np.bool_], rng: np.random.Generator) -> Integers:
     """Return (U, L) seconds below the period, rising inside a user by one at least."""
-    drawn = np.where(real, rng.random(real.shape), 1.0)
+    drawn = np.where(is_real, rng.random(is_real.shape), 1.0)  # (U, L); 1 sorts empty positions to the end
     drawn.sort(axis=1)
-    steps = real.shape[1]
-    return (drawn * (PERIOD - steps)).astype(np.int64) + np.arange(steps)
+    length = is_real.shape[1]
+    return (drawn * (PERIOD - length)).astype(np.int64) + np.arange(length)  # + 0, 1, ...: none is shared

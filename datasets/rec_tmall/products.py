@@ -70,7 +70,7 @@ def _partly(value: pl.Expr, missing: float, rng: np.random.Generator, size: int)
 
 
 def _titles(leaf: Integers, rng: np.random.Generator) -> pl.Series:
-    """Return a title an item: words of its parent, of its leaf and without meaning, some left out."""
+    """Return one title per item: words of its parent, of its leaf and without meaning, some left out."""
     parents, leaves = int(leaf.max()) // LEAVES + 1, int(leaf.max()) + 1
     of_parent, of_leaf, of_all = VOCABULARY
     first_of_leaves = of_all + parents * of_parent

@@ -19,7 +19,7 @@ information. A brand, where there are any, tells the cluster.
 Every part has its own random stream: noise, missing shares, forms and `content_strength` change the
 content and leave the events as they are, so two settings are compared on one log.
 
-Defaults. 80,000 events over 3,000 items are 27 an item, 7 of them favors: too few to place an item among
+Defaults. 80,000 events over 3,000 items are 27 per item, 7 of them favors: too few to place an item among
 16 factors by its id, while its picture and words show them at once. Popularity has to lie well below the
 planted truth.
 """

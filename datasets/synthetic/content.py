@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 WORDS, TITLE_LENGTH = 600, 6
-PICTURE = 32  # pixels a side
+PICTURE = 32  # pixels per side
 
 
 def split_factors(factors: int) -> tuple[slice, slice, slice]:
@@ -31,7 +31,7 @@ def visible_factors(factors: int) -> dict[str, Integers]:
 
 
 def brands(cluster: Integers, clusters: int, share: float, rng: np.random.Generator) -> pl.Series:
-    """Return a brand an item: its cluster's for this share of the items, any brand for the others."""
+    """Return one brand per item: its cluster's for this share of the items, any brand for the others."""
     own = rng.random(len(cluster)) < share
     number = np.where(own, cluster, rng.integers(clusters, size=len(cluster)))
     return pl.Series([f"brand {one}" for one in number])
@@ -43,7 +43,7 @@ def show(
     """Show factors through a random linear map with noise.
 
     Args:
-        factors: (N, d), variance 1 a coordinate.
+        factors: (N, d), variance 1 per coordinate.
         size: D, width of the vectors.
         noise: standard deviation of the noise of a vector's coordinate; that of its signal is about 1.
         rng: source of the map and the noise.
@@ -58,7 +58,7 @@ def show(
 
 
 def titles(factors: Floats, present: NDArray[np.bool_], rng: np.random.Generator) -> list[str | None]:
-    """Return a title an item: of a vocabulary over the factors' directions, the words nearest to the item."""
+    """Return one title per item: the words nearest to it, of a vocabulary over the factors' directions."""
     syllables = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
     words = np.array([syllables[i % 70] + syllables[i // 70] + syllables[i * 11 % 70] for i in range(WORDS)])
     directions = rng.standard_normal((factors.shape[1], WORDS))
@@ -67,7 +67,7 @@ def titles(factors: Floats, present: NDArray[np.bool_], rng: np.random.Generator
     for rows in _chunks(len(factors)):
         nearest = np.argpartition(-factors[rows] @ directions, TITLE_LENGTH, axis=1)[:, :TITLE_LENGTH]
         made += [" ".join(row) for row in words[np.sort(nearest, axis=1)]]
-    return [title if there else None for title, there in zip(made, present, strict=True)]
+    return [title if has_title else None for title, has_title in zip(made, present, strict=True)]
 
 
 def pictures(

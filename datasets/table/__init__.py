@@ -93,7 +93,7 @@ class Options(LogOptions):
     attributes: tuple[str, ...] = ()
     """Categorical columns of the item table."""
     features_image: str = ""
-    """.npy file of image vectors, a row an item of the item table; a row of NaN is an absent image."""
+    """.npy file of image vectors, one row per item of the item table; a row of NaN is an absent image."""
     features_text: str = ""
     """.npy file of text vectors, likewise."""
     quotes: Quotes = "auto"
@@ -273,7 +273,7 @@ def _vectors(path: Path, items: pl.Series) -> RawFeatures:
     shape: tuple[int, ...] = getattr(vectors, "shape", ())
     dtype = getattr(vectors, "dtype", None)
     if len(shape) != 2 or shape[0] != len(items) or not shape[1] or dtype not in (np.float16, np.float32):
-        expected = f"({len(items)}, D) float16 or float32, a row an item of the item table"
+        expected = f"({len(items)}, D) float16 or float32, one row per item of the item table"
         raise UserError(f"{path}: shape {shape} {dtype}, expected {expected}; write it anew")
     blocks = (vectors[start : start + 4096] for start in range(0, len(items), 4096))
     absent = np.concatenate([np.isnan(block).all(axis=1) for block in blocks]) | items.is_null().to_numpy()

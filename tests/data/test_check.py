@@ -197,7 +197,7 @@ def test_touched_items_out_of_order_are_found(folder):
 @pytest.mark.parametrize(
     ("vectors", "row", "rule"),
     [
-        ([[0, 0], [1, 2], [0, 0]], None, "4 rows, one an item after the padding row"),
+        ([[0, 0], [1, 2], [0, 0]], None, "4 rows, one per item after the padding row"),
         ([[7, 0], [1, 2], [0, 0], [3, 4]], 1, "zeros in the padding row"),
         ([[0, 0], [1, 2], [0, 7], [3, 4]], 3, "zeros where the item is absent"),
         ([[0, 0], [1, 2], [0, 0], [np.inf, 4]], 4, "finite values"),

@@ -113,7 +113,7 @@ def test_the_report_names_sizes_coverage_and_what_was_not_encoded(tmp_path):
     features = {"image": RawFeatures([5, 7], np.ones((2, 2), np.float32))}
     rows = dict(text_report(statistics(dataset(tmp_path, items=items, features=features))))
     assert (rows["users"], rows["items"], rows["interactions"]) == ("4", "3", "10")
-    assert rows["click"] == "5 of 5 raw; a user: mean 1.25, median 1, most 2"
+    assert rows["click"] == "5 of 5 raw; per user: mean 1.25, median 1, most 2"
     assert rows["image"].startswith("66.7% of the items (1 of 3 lack one); ready-made, width 2, hash ")
     assert rows["text"] == "33.3% of the items (2 of 3 lack one); not encoded (--set data.text=tfidf-svd)"
     assert rows["target in history"] == "66.7% of the test targets"

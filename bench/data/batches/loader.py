@@ -1,8 +1,8 @@
 """Batches for training and evaluation, built from flat arrays by gathers.
 
 Inside a batch the rows are sorted by history length and trimmed to the longest, so that micro-batches cut by
-`Batch.rows` are short too. All randomness of an epoch comes from `[seed, epoch number]`: an epoch can be made
-again without those before.
+`Batch.rows` are short too. All randomness of an epoch comes from `[seed, epoch number]`: an epoch can be
+repeated without those before it.
 """
 
 from collections.abc import Iterator
@@ -157,9 +157,10 @@ def evaluation_batches(
         drop_target_click: which shallower events on the held-out item are hidden.
 
     Yields:
-        rows (B,) int64, positions in `targets`, and the batch; an empty history is padding alone.
+        rows (B,) int64, positions in `targets`, and the batch; an empty history is one or more padded
+        positions.
     """
-    lengths = np.minimum(targets - interactions.offsets[interactions.user_of(targets)], max_history)
+    lengths = np.minimum(targets - interactions.offsets[interactions.user_of(targets)], max_history)  # (S,)
     order = np.argsort(lengths, kind="stable")
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
@@ -176,16 +177,16 @@ def target_in_history(
     target_behavior: int,
     drop_target_click: DropTargetClick,
 ) -> float:
-    """Return the fraction of held-out events whose item is in the history shown; 0 where there are none.
+    """Return the fraction of held-out events whose item is in the history that the model sees, 0 without any.
 
     The arguments are those of `evaluation_batches`.
     """
-    repeated = 0
+    repeats = 0
     for start in range(0, len(targets), 4096):
         part = targets[start : start + 4096]
         history = before(interactions, part, max_history, target_behavior, drop_target_click)["history"]
-        repeated += int((history == interactions.item[part][:, None]).any(1).sum())
-    return repeated / max(len(targets), 1)
+        repeats += int((history == interactions.item[part][:, None]).any(1).sum())
+    return repeats / max(len(targets), 1)
 
 
 def _check(view: View) -> None:

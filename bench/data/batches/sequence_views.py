@@ -21,16 +21,19 @@ class CausalSampler:
         self.log = log
         start, stop = windows(
             np.minimum(log.events.offsets[:-1] + 1, log.train_end), log.train_end, view.max_history
-        )
-        sizes = stop - start  # (W,) labels of each window
-        first = np.cumsum(sizes) - sizes
-        label = np.arange(sizes.sum()) + np.repeat(start - first, sizes)  # (E',) each label once, by window
-        predicted = twins(log.events, log.target_behavior, log.rule)[label] < np.repeat(start - 1, sizes)
+        )  # (W,) each: windows of labels; a user's first event is an input only
+        sizes = stop - start  # (W,)
+        first = np.cumsum(sizes) - sizes  # (W,) where the labels of each window begin in `label`
+        label = np.arange(sizes.sum()) + np.repeat(start - first, sizes)  # (P,) each label once, by window
+        # Inputs begin at start - 1: a twin before that is not in the window and gives nothing away.
+        keep = twins(log.events, log.target_behavior, log.rule)[label] < np.repeat(start - 1, sizes)  # (P,)
         self.labelled = np.zeros(len(log.events), np.bool_)
-        self.labelled[label] = predicted
-        some = np.add.reduceat(predicted, first, dtype=np.int64) > 0 if len(first) else np.zeros(0, np.bool_)
+        """(E,) True for events that are predicted."""
+        self.labelled[label] = keep
+        # (W,) windows with a label; `reduceat` refuses to sum up nothing.
+        some = np.add.reduceat(keep, first, dtype=np.int64) > 0 if len(first) else np.zeros(0, np.bool_)
         self.windows = np.stack([start[some], stop[some]], axis=1)  # (S, 2)
-        self.num_samples, self.num_targets = len(self.windows), int(predicted.sum())
+        self.num_samples, self.num_targets = len(self.windows), int(keep.sum())
 
     def epoch(self, rng: np.random.Generator) -> Samples:
         """Return (S, 2) all windows with a label."""
@@ -39,13 +42,13 @@ class CausalSampler:
     def batch(self, chosen: Samples, rng: np.random.Generator) -> Batch:
         """Return inputs with the label of each position."""
         events = self.log.events
-        index, real = event_indices(chosen[:, 0] - 1, chosen[:, 1] - 1)  # (B, L) inputs
-        label = index + real  # (B, L) the event after each input
-        predicted = real & self.labelled[label]  # (B, L)
-        columns = gather(events, index, real) | {
+        event_index, is_real = event_indices(chosen[:, 0] - 1, chosen[:, 1] - 1)  # (B, L)
+        label = event_index + is_real  # (B, L) the next event; padding stays at index 0
+        keep = is_real & self.labelled[label]  # (B, L)
+        columns = gather(events, event_index, is_real) | {
             "user": events.user_of(chosen[:, 0]),
-            "labels": events.item[label].astype(np.int64) * predicted,
-            "label_behavior": events.behavior[label].astype(np.int64) * predicted,
+            "labels": events.item[label].astype(np.int64) * keep,
+            "label_behavior": events.behavior[label].astype(np.int64) * keep,
         }
         return to_batch(columns)[0]
 
@@ -62,9 +65,11 @@ class ClozeSampler:
 
     def __init__(self, log: TrainingLog, view: Cloze) -> None:
         self.log, self.view = log, view
-        start, stop = windows(log.events.offsets[:-1], log.train_end, view.max_history)
+        start, stop = windows(log.events.offsets[:-1], log.train_end, view.max_history)  # (W,) each
         self.windows = np.repeat(np.stack([start, stop, np.zeros_like(start)], axis=1), view.copies, axis=0)
+        """(W * copies, 3)"""
         self.ends = np.flatnonzero(log.trained() & (log.events.behavior == log.target_behavior))
+        """Event indices of the target-behavior events that may be masked as the last of a history."""
         share = view.last_share / (1 - view.last_share)
         self.num_last = round(len(self.windows) * share) if len(self.ends) else 0
         self.num_samples = len(self.windows) + self.num_last
@@ -74,23 +79,24 @@ class ClozeSampler:
         """Return (S, 3): all windows, and histories cut right after randomly drawn target-behavior events."""
         if not self.num_last:
             return self.windows
-        stop = (
-            np.resize(rng.permutation(self.ends), self.num_last) + 1
-        )  # again from the start if there are too few
-        first = self.log.events.offsets[self.log.events.user_of(stop - 1)]
+        ends = np.resize(rng.permutation(self.ends), self.num_last)  # repeats them if there are too few
+        stop = ends + 1  # (num_last,)
+        first = self.log.events.offsets[self.log.events.user_of(stop - 1)]  # each user's first event
         start = np.maximum(first, stop - self.view.max_history)
         return np.concatenate([self.windows, np.stack([start, stop, np.ones_like(stop)], axis=1)])
 
     def batch(self, chosen: Samples, rng: np.random.Generator) -> Batch:
         """Return histories with id N + 1 at masked positions and the masked items as labels."""
         events, last = self.log.events, chosen[:, 2] == 1
-        index, real = event_indices(chosen[:, 0], chosen[:, 1])
-        columns = gather(events, index, real)
-        key = np.where(real, rng.random(real.shape), 2)
+        event_index, is_real = event_indices(chosen[:, 0], chosen[:, 1])  # (B, L)
+        columns = gather(events, event_index, is_real)
+        # Masked are the positions whose key has a rank below `count`: padding (2) comes last, and the last
+        # event of a row that masks it alone (-1) comes first.
+        key = np.where(is_real, rng.random(is_real.shape), 2)  # (B, L)
         key[last, -1] = -1
-        number = np.where(last, 1, self._masked(chosen[:, 1] - chosen[:, 0]))
-        masked = np.argsort(np.argsort(key, axis=1), axis=1) < number[:, None]
-        hidden = masked | self._twins(columns, masked)
+        count = np.where(last, 1, self._masked(chosen[:, 1] - chosen[:, 0]))  # (B,)
+        masked = np.argsort(np.argsort(key, axis=1), axis=1) < count[:, None]  # (B, L)
+        hidden = masked | self._twins(columns, masked)  # (B, L)
         columns |= {
             "user": events.user_of(chosen[:, 0]),
             "labels": columns["history"] * masked,
@@ -110,10 +116,10 @@ class ClozeSampler:
         hidden = np.zeros_like(masked)
         if self.log.rule == "none":
             return hidden
-        row, column = np.nonzero(masked & (behavior == self.log.target_behavior))
+        row, column = np.nonzero(masked & (behavior == self.log.target_behavior))  # (T,) each: masked targets
         twin = (history[row] == history[row, column][:, None]) & (behavior[row] < self.log.target_behavior)
         if self.log.rule == "same_timestamp":
-            twin &= time[row] == time[row, column][:, None]
-        which, column = np.nonzero(twin)
-        hidden[row[which], column] = True
+            twin &= time[row] == time[row, column][:, None]  # (T, L)
+        target, column = np.nonzero(twin)
+        hidden[row[target], column] = True
         return hidden

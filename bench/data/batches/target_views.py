@@ -17,7 +17,7 @@ class NextSampler:
         self.events = log.predictable(None if view.targets == "all" else log.target_behavior)
         self.users = log.events.user_of(self.events)
         if view.targets == "last":
-            final = np.diff(self.users, append=-1) != 0
+            final = np.diff(self.users, append=-1) != 0  # (S,) the next event is of another user
             self.events, self.users = self.events[final], self.users[final]
         self.num_samples = self.num_targets = capped_size(self.users, view.max_targets_per_user)
 
@@ -51,10 +51,10 @@ class PairsSampler:
         )
         chosen = np.flatnonzero(log.trained() & np.isin(log.events.behavior, behaviors))
         users = log.events.user_of(chosen)
-        pair = users * (log.num_items + 1) + log.events.item[chosen]
+        pair = users * (log.num_items + 1) + log.events.item[chosen]  # (n,) one number per (user, item)
         triples, first = np.unique(
             pair * (log.target_behavior + 1) + log.events.behavior[chosen], return_index=True
-        )
+        )  # ascending: the deepest behavior of a pair is its last triple
         if view.distinct:
             first = first[np.diff(triples // (log.target_behavior + 1), append=-1) != 0]
         self.events = chosen[first[self.negatives.free[users[first]] > 0]]
@@ -102,7 +102,7 @@ class ImpressionsSampler:
                 self.negatives.draw(rng, columns["user"], self.view.negatives),
             ],
             1,
-        )
+        )  # (S, 1 + negatives)
         label = np.zeros(items.shape, np.float32)
         label[:, 0] = 1
         columns = {name: np.repeat(values, self.rows_per_sample, axis=0) for name, values in columns.items()}

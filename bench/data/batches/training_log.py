@@ -36,8 +36,8 @@ class TrainingLog:
 
     def predictable(self, behavior: int | None) -> Samples:
         """Return the training events (of one behavior or all) that have an earlier event of their user."""
-        chosen = self.trained()
-        chosen[self.events.offsets[:-1][np.diff(self.events.offsets) > 0]] = False
+        chosen = self.trained()  # (E,)
+        chosen[self.events.offsets[:-1][np.diff(self.events.offsets) > 0]] = False  # first event of each user
         return np.flatnonzero(chosen if behavior is None else chosen & (self.events.behavior == behavior))
 
     def before(self, targets: Samples, max_history: int) -> Columns:
@@ -49,19 +49,19 @@ def windows(
     start: NDArray[np.int64], stop: NDArray[np.int64], size: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Cut each range start:stop into windows of `size` from the right; the leftmost may be shorter."""
-    counts = -(-(stop - start) // size)
-    user = np.repeat(np.arange(len(counts)), counts)
-    number = np.arange(len(user)) - (np.cumsum(counts) - counts)[user]
-    right = stop[user] - number * size
+    counts = -(-(stop - start) // size)  # (U,) windows per user, rounded up
+    user = np.repeat(np.arange(len(counts)), counts)  # (W,)
+    number = np.arange(len(user)) - (np.cumsum(counts) - counts)[user]  # (W,) 0, 1, ... inside each user
+    right = stop[user] - number * size  # (W,)
     return np.maximum(start[user], right - size), right
 
 
 def capped(rng: np.random.Generator, users: NDArray[np.int64], most: int | None) -> NDArray[np.int64]:
-    """Return the positions of at most `most` random entries of each user; `users` ascending."""
+    """Return the positions in `users` (n,), ascending, of at most `most` random entries per user."""
     if most is None or capped_size(users, most) == len(users):
         return np.arange(len(users))
-    order = np.lexsort((rng.random(len(users)), users))  # shuffled inside each user
-    rank = np.arange(len(users)) - np.searchsorted(users, users)  # (n,) of each shuffled entry in its user
+    order = np.lexsort((rng.random(len(users)), users))  # (n,) shuffled inside each user
+    rank = np.arange(len(users)) - np.searchsorted(users, users)  # (n,) 0, 1, ... inside each user
     return np.sort(order[rank < most])
 
 

@@ -18,15 +18,15 @@ class Untouched:
         self, user: NDArray[np.int64], item: NDArray[np.int32], num_users: int, num_items: int
     ) -> None:
         self.num_items = num_items
-        owner, touched = np.divmod(np.unique(user * (num_items + 1) + item), num_items + 1)
-        counts = np.bincount(owner, minlength=num_users)
+        owner, touched = np.divmod(np.unique(user * (num_items + 1) + item), num_items + 1)  # (T,) each
+        counts = np.bincount(owner, minlength=num_users)  # (U,)
         self.starts = np.cumsum(counts) - counts
         """(U,) where the touched items of each user begin."""
         self.free = num_items - counts
         """(U,) number of untouched items of each user."""
-        rank = np.arange(len(owner)) - self.starts[owner]
+        rank = np.arange(len(owner)) - self.starts[owner]  # (T,) touched items of the user that are smaller
         self.below = owner * (num_items + 1) + touched - 1 - rank
-        """For each touched item, the number of untouched items smaller than it, keyed by user, ascending."""
+        """(T,) the number of untouched items smaller than each touched item, keyed by user, ascending."""
 
     def draw(self, rng: np.random.Generator, users: NDArray[np.int64], size: int) -> NDArray[np.int64]:
         """Return (B, size) untouched items of the users (B,), uniform, with replacement.
@@ -35,6 +35,7 @@ class Untouched:
         """
         number = rng.integers(
             0, self.free[users][:, None], (len(users), size)
-        )  # the number-th untouched item
+        )  # (B, size) the number-th untouched item of the user, from 0
+        # Its id is number + 1 plus the touched items before it: those above at most `number` untouched ones.
         smaller = np.searchsorted(self.below, users[:, None] * (self.num_items + 1) + number, side="right")
         return number + (smaller - self.starts[users][:, None]) + 1

@@ -35,7 +35,7 @@ def check_raw(raw: RawData) -> None:
         _check_columns(raw.events, "events", ("user", "item", "behavior", "timestamp"))
         if raw.events.is_empty():
             fix = "see that the raw files are not empty"
-            raise UserError(f"events: no row at all; expected one an event; {fix}")
+            raise UserError(f"events: no row at all; expected one row per event; {fix}")
         check_events(raw.events, raw.behaviors)
         _check_target(raw.events["behavior"], raw.behaviors)
     if isinstance(raw.items, pl.DataFrame):

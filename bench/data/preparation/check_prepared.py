@@ -31,7 +31,7 @@ class Finding:
     rule: str
     """What was expected."""
     value: str
-    """What stands there."""
+    """What the file holds instead."""
     fix: str
     """What to do."""
 
@@ -113,7 +113,7 @@ def _feature_findings(folder: Path, items: pl.DataFrame) -> Iterator[Finding]:
             yield Finding(file, None, "a readable array", " ".join(str(error).split()), AGAIN)
             continue
         if vectors.ndim != 2 or len(vectors) != len(items) + 1:
-            rule = f"{len(items) + 1} rows, one an item after the padding row"
+            rule = f"{len(items) + 1} rows, one per item after the padding row"
             yield Finding(file, None, rule, f"shape {vectors.shape}", AGAIN)
             continue
         if (row := first_wrong_row(vectors)) is not None:

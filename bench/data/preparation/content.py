@@ -36,7 +36,7 @@ def describe_items(
     cache: Path,
     watch: Watch,
 ) -> dict[str, Any]:
-    """Write what is known of the items into a folder, and return what the metadata tell of it.
+    """Write what is known of the items into a folder, and return what the metadata say of it.
 
     The arguments and errors are those of `item_table` and `write_content`.
     """
@@ -104,7 +104,7 @@ def _require_content(
         if encoder == getattr(EncoderOptions, modality) and modality not in asked and not len(known_ids):
             continue
         source, names = (
-            _lying_there(raw, known_ids) if modality == "image" else ("titles", first_ids(known_ids))
+            _pictures_of(raw, known_ids) if modality == "image" else ("titles", first_ids(known_ids))
         )
         fix = f"give a column {column} in an item table with the ids of the events"
         if modality == "image" and raw.pictures is not None:
@@ -114,8 +114,8 @@ def _require_content(
         raise UserError(f"{modality} = {encoder}: {problem}; {fix}, or set data.{modality}=none")
 
 
-def _lying_there(raw: RawData, known_ids: pl.Series) -> tuple[str, str]:
-    """Return where pictures were looked for, and the first names there or the ids of the table."""
+def _pictures_of(raw: RawData, known_ids: pl.Series) -> tuple[str, str]:
+    """Return where pictures were looked for, and the first names in that folder or the ids of the table."""
     if raw.pictures is None:
         return "pictures of the item table", first_ids(known_ids)
     if not raw.pictures.is_dir():

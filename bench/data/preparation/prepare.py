@@ -77,7 +77,7 @@ class KeptLog:
 
     folder: Path
     users: list[pl.Series] = field(default_factory=list)
-    """Raw ids of the users kept, a series a bucket, ascending over all."""
+    """Raw ids of the users kept, one series per bucket, ascending over all."""
     items: list[pl.Series] = field(default_factory=list)
     """Distinct raw ids of their items; now and then merged."""
     events: int = 0
@@ -159,7 +159,7 @@ def prepare(
 
 
 def _work_folder(raw: RawData, folder: Path, partial: Path, reader: Mapping[str, Any]) -> Path:
-    """Return where runs and buckets are kept: of a long log, where the next attempt finds them again."""
+    """Return the folder of runs and buckets: of a long log, one that the next attempt goes on from."""
     if not isinstance(raw.events, EventStream):
         return partial / "work"
     parent = folder.parent / UNFINISHED / folder.name
@@ -254,12 +254,12 @@ def _filter(
     if frequent is not None:
         bucket = bucket.join(frequent.to_frame(), on="item", how="semi", maintain_order="left")
     user = ranks(bucket["user"])
-    order = order_by(user, bucket["timestamp"].to_numpy())
-    lengths = np.diff(np.flatnonzero(np.diff(user[order], prepend=-1)), append=len(order))
-    enough = lengths >= options.min_events
+    order = order_by(user, bucket["timestamp"].to_numpy())  # (n,) rows by user, then time
+    lengths = np.diff(np.flatnonzero(np.diff(user[order], prepend=-1)), append=len(order))  # (U,)
+    enough = lengths >= options.min_events  # (U,)
     order = last = order[np.repeat(enough, lengths)]
     if options.keep_last is not None:
-        ends = np.repeat(np.cumsum(lengths[enough]), lengths[enough])
+        ends = np.repeat(np.cumsum(lengths[enough]), lengths[enough])  # where each row's user ends in `order`
         last = order[np.arange(len(order)) >= ends - options.keep_last]
     write_frame(bucket[last], _bucket(folder, "events", number))
     touched = distinct_pairs(bucket.select("user", "item")[order])
@@ -304,7 +304,7 @@ def _offsets(users: pl.Series) -> NDArray[np.int64]:
 
 
 def _origin(raw: RawData, tally: Tally) -> dict[str, Any]:
-    """Return what the metadata tell of the raw data."""
+    """Return what the metadata say of the raw data."""
     return {
         "mapping": raw.mapping,
         "simulated": raw.simulated,

@@ -23,8 +23,8 @@ def check_raw_files(raw: RawData, watch: Watch) -> tuple[Tally, list[str]]:
         watch: progress callback (stage, done, total).
 
     Returns:
-        What was counted, and a line a fault: the first malformed rows, then whatever else is wrong. A line
-        that begins with `warning` is none.
+        What was counted, and one line per fault: the first malformed rows, then whatever else is wrong. A
+        line that begins with `warning` is none.
     """
     tally, items, findings = Tally(), pl.Series("item", [], pl.Int64), []
     times = Times()

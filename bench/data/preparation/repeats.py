@@ -1,7 +1,7 @@
 """Event rows that stand more than once: the same user, item, behavior and time, as in a log written twice.
 
 They are counted over a log of any length in bounded memory. Two 64-bit hashes and the number of each event
-are held, or beyond `HELD` events written to files in a temporary folder, 24 bytes an event. Equal rows have
+are held, or beyond `HELD` events written to files in a temporary folder, 24 bytes per event. Equal rows have
 equal hashes, so they meet in one of the files, and each is read alone. Two hashes, since by a single one some
 rows of a log of billions would pass for equal.
 """

@@ -2,8 +2,8 @@
 
 Each part of the log becomes a run, a file sorted by user. A bucket is a range of users; its rows are one
 slice of each run. So memory is bounded by a part and by a bucket, whatever the length of the log, plus a few
-bytes a run and bucket; the disk holds 25 bytes an event kept. A run is finished when its line stands in the
-ledger: after an interruption reading goes on behind the last one.
+bytes per run and bucket; the disk holds 25 bytes per event kept. A run is finished when its line stands in
+the ledger: after an interruption reading goes on behind the last one.
 """
 
 import json
@@ -103,7 +103,7 @@ def write_runs(stream: EventStream, behaviors: Sequence[str], folder: Path, watc
         check_events(part.events, tuple(behaviors))
         line = of_part(part)
         events = numbered(part.events, behaviors)
-        run = events[stable_order(ranks(events["user"]))]
+        run = events[stable_order(ranks(events["user"]))]  # by user, then in the order of the log
         write_frame(run, _run(folder, number), STEP)
         write_frame(run.select("user").gather_every(STEP), _run(folder, number, "users"))
         with (folder / LEDGER).open("a", encoding="utf-8") as ledger:
@@ -148,7 +148,7 @@ def read_rows(path: Path, first: int, last: int) -> pl.DataFrame:
 
 
 def _ledger(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of finished runs; a line that was cut off, and its run, count as not there."""
+    """Yield the lines of finished runs; a line that was cut off does not count, nor does its run."""
     path = folder / LEDGER
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     whole = [line for line in lines if line.endswith("\n")]
@@ -169,14 +169,15 @@ class Runs:
     """
 
     def __init__(self, folder: Path) -> None:
-        rows = [line["events"] for line in _ledger(folder)]
+        rows = [line["events"] for line in _ledger(folder)]  # of each run
         self.files = [_run(folder, number) for number in range(len(rows))]
         sampled = [read_frame(_run(folder, number, "users"))["user"] for number in range(len(rows))]
-        sample = pl.concat(sampled).sort()
-        number = -(-sum(rows) // BUCKET_ROWS)
+        sample = pl.concat(sampled).sort()  # users of every STEP-th row: the edges are quantiles of it
+        number = -(-sum(rows) // BUCKET_ROWS)  # of buckets, rounded up
         edges = sample.gather([len(sample) * cut // number for cut in range(1, number)]).unique().sort()
         edges = edges.filter(edges > sample[0])  # the first rows of sorted runs are in it: the least user
         self.cuts = [self._cuts(path, edges) for path in self.files]
+        """By run: the first row of each bucket, and at the end the number of its rows."""
         self.buckets = len(edges) + 1
 
     def _cuts(self, path: Path, edges: pl.Series) -> list[int]:

@@ -58,33 +58,38 @@ def encode_by_content(
         cache: folder of shelves.
         watch: progress callback (stage, done, total).
     """
-    index: dict[bytes, int] = {}
+    distinct_index: dict[bytes, int] = {}  # key -> index of its content in `distinct`
     distinct: list[str] = []
-    index_of_row = np.full(len(keys), -1, np.int64)
+    index_of_row = np.full(len(keys), -1, np.int64)  # (n,) -1 where there is no content
     for row, key in enumerate(keys):
         if key is not None:
-            if key not in index:
-                index[key] = len(distinct)
+            if key not in distinct_index:
+                distinct_index[key] = len(distinct)
                 distinct.append(contents[row])
-            index_of_row[row] = index[key]
+            index_of_row[row] = distinct_index[key]
     shelf = cache / f"{modality}-{hashlib.sha256(encoder.identity.encode()).hexdigest()[:24]}"
-    _encode_missing(index, distinct, shelf, encoder, f"{modality} encoded", watch)
+    _encode_missing(distinct_index, distinct, shelf, encoder, f"{modality} encoded", watch)
     whole = hashlib.sha256(json.dumps([encoder.name, encoder.identity]).encode())
     for key in keys:
         whole.update(key or bytes(32))
-    return Source(partial(_stored, index, index_of_row, shelf), encoder.name, whole.hexdigest())
+    return Source(partial(_stored, distinct_index, index_of_row, shelf), encoder.name, whole.hexdigest())
 
 
 def _encode_missing(
-    index: dict[bytes, int], distinct: list[str], shelf: Path, encoder: Encoder, stage: str, watch: Watch
+    distinct_index: dict[bytes, int],
+    distinct: list[str],
+    shelf: Path,
+    encoder: Encoder,
+    stage: str,
+    watch: Watch,
 ) -> None:
-    stored = np.zeros(len(index), bool)
-    for indices, _ in _shards(index, shelf, with_vectors=False):
-        stored[indices] = True
-    missing = np.flatnonzero(~stored)
+    is_stored = np.zeros(len(distinct_index), bool)  # (K,) K distinct contents
+    for indices, _ in _shards(distinct_index, shelf, with_vectors=False):
+        is_stored[indices] = True
+    missing = np.flatnonzero(~is_stored)
     if not len(missing):
         return
-    keys, done = list(index), int(stored.sum())
+    keys, done = list(distinct_index), int(is_stored.sum())
     waiting: list[Vectors] = []
     count = 0  # of contents put on the shelf
     for vectors in encoder.open()([distinct[row] for row in missing]):
@@ -92,20 +97,20 @@ def _encode_missing(
         ready = sum(map(len, waiting))
         watch(stage, done + count + ready, len(keys))
         if ready >= SHARD or count + ready == len(missing):
-            new = [keys[row] for row in missing[count : count + ready]]
-            _write_shard(new, np.concatenate(waiting), shelf)
+            stored = [keys[row] for row in missing[count : count + ready]]
+            _write_shard(stored, np.concatenate(waiting), shelf)
             count, waiting = count + ready, []
 
 
 def _shards(
-    index: dict[bytes, int], shelf: Path, with_vectors: bool = True
+    distinct_index: dict[bytes, int], shelf: Path, with_vectors: bool = True
 ) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
-    """Yield the indices of the keys wanted in each shard (n,), and their vectors (n, D)."""
+    """Yield the indices of the keys wanted in each shard (k,), and their vectors (k, D)."""
     shards = (path for path in shelf.glob("*.npz") if not path.name.startswith("."))
     for path in sorted(shards):
         try:
             with np.load(path) as shard:
-                indices = np.array([index.get(key.tobytes(), -1) for key in shard["keys"]], np.int64)
+                indices = np.array([distinct_index.get(key.tobytes(), -1) for key in shard["keys"]], np.int64)
                 wanted = np.flatnonzero(indices >= 0)
                 vectors = shard["vectors"][wanted] if with_vectors and len(wanted) else NOTHING
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
@@ -115,19 +120,22 @@ def _shards(
             yield indices[wanted], vectors
 
 
-def _stored(index: dict[bytes, int], index_of_row: NDArray[np.int64], shelf: Path) -> Iterator[Block]:
+def _stored(
+    distinct_index: dict[bytes, int], index_of_row: NDArray[np.int64], shelf: Path
+) -> Iterator[Block]:
     """Yield every row that has a content, with the vector from the shelf."""
-    order = np.argsort(index_of_row, kind="stable")  # (rows,) by content
-    starts = np.searchsorted(index_of_row[order], np.arange(len(index) + 1))  # (contents + 1,) in `order`
-    given = np.zeros(len(index), bool)
-    for indices, vectors in _shards(index, shelf):
+    order = np.argsort(index_of_row, kind="stable")  # (n,) rows by content, those without one in front
+    # (K + 1,): the rows of content c are order[starts[c] : starts[c + 1]].
+    starts = np.searchsorted(index_of_row[order], np.arange(len(distinct_index) + 1))
+    given = np.zeros(len(distinct_index), bool)  # (K,) contents whose vectors have been yielded
+    for indices, vectors in _shards(distinct_index, shelf):
         new = ~given[indices]  # two runs side by side may have stored one content twice
         given[indices] = True
         indices, vectors = indices[new], vectors[new]
-        sizes = starts[indices + 1] - starts[indices]  # (n,) rows of each content
-        inside = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        rows = order[np.repeat(starts[indices], sizes) + inside]
-        which = np.repeat(np.arange(len(indices)), sizes)  # one picture may stand for very many items
+        sizes = starts[indices + 1] - starts[indices]  # (k,) rows that share each content
+        inside = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # (R,) 0, 1, ... in each
+        rows = order[np.repeat(starts[indices], sizes) + inside]  # (R,)
+        which = np.repeat(np.arange(len(indices)), sizes)  # (R,); one picture may stand for very many items
         step = rows_of(vectors.shape[1], vectors.dtype)
         for start in range(0, len(rows), step):
             yield rows[start : start + step], vectors[which[start : start + step]]

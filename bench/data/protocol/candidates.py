@@ -86,16 +86,17 @@ def draw(
     if protocol is None:
         digest = _hash(kind, seed, users, target_items, num_items, touched.offsets, touched.item)
         return Candidates(kind, seed, None, digest)
-    owners = np.repeat(np.arange(len(touched.offsets) - 1), np.diff(touched.offsets))
-    keys = owners * (num_items + 1) + touched.item
+    owners = np.repeat(np.arange(len(touched.offsets) - 1), np.diff(touched.offsets))  # (T,) user of each
+    keys = owners * (num_items + 1) + touched.item  # (T,) one number per touched (user, item), ascending
     _check_targets(users, target_items, keys, num_items)
     entropy = hashlib.sha256(_bytes(users) + _bytes(target_items)).digest()
     rng = np.random.default_rng([seed, list(PROTOCOLS).index(kind), int.from_bytes(entropy[:16], "little")])
-    weights = protocol.weights(counts)
+    weights = protocol.weights(counts)  # (N + 1,)
     weights[0] = 0
-    negatives = np.zeros((len(users), NEGATIVES), np.int32)
+    negatives = np.zeros((len(users), NEGATIVES), np.int32)  # (S, 99)
+    # Each item stands in the urn as often as its weight says: a uniform draw from it is a weighted one.
     urn = np.repeat(np.arange(num_items + 1, dtype=np.int32), weights.astype(np.int64))
-    easy = np.flatnonzero(~_crowded(weights, owners, touched)[users])
+    easy = np.flatnonzero(~_crowded(weights, owners, touched)[users])  # rows for which rejection pays
     for start in range(0, len(easy), CHUNK_USERS):
         rows = easy[start : start + CHUNK_USERS]
         negatives[rows] = _by_rejection(rng, urn, users[rows], keys, num_items)
@@ -114,7 +115,7 @@ def stored(
     counts: NDArray[np.int64],
     num_items: int,
 ) -> Candidates:
-    """Find the candidates under `folder/candidates`, or draw them and leave them there if that can be.
+    """Read the candidates under `folder/candidates`, or draw them and store them where that is possible.
 
     The file's name holds a digest of all that the draw reads, so another split, history or preparation of the
     data never finds it. The other arguments are those of `draw`.
@@ -142,8 +143,8 @@ def stored(
 
 def _crowded(weights: NDArray[np.float64], owners: NDArray[np.int64], touched: Touched) -> NDArray[np.bool_]:
     """Return (U,) True for users who left few items, or little of the weight: rejection would stall."""
-    users, weight = len(touched.offsets) - 1, weights[touched.item]
-    left = (weights > 0).sum() - np.bincount(owners, weight > 0, users)
+    users, weight = len(touched.offsets) - 1, weights[touched.item]  # weight (T,)
+    left = (weights > 0).sum() - np.bincount(owners, weight > 0, users)  # (U,) items that can be drawn
     return (left <= 4 * NEGATIVES) | (np.bincount(owners, weight, users) > weights.sum() / 2)
 
 
@@ -155,16 +156,16 @@ def _by_rejection(
     num_items: int,
 ) -> NDArray[np.int32]:
     """Return (R, 99) the first distinct untouched items of a stream of draws; rows not full end in zeros."""
-    picked = np.zeros((len(users), NEGATIVES), np.int32)
-    open_rows = np.arange(len(users))
+    picked = np.zeros((len(users), NEGATIVES), np.int32)  # (R, 99)
+    open_rows = np.arange(len(users))  # rows of `picked` that are not full
     for number in range(ROUNDS):
-        row = urn[rng.integers(0, len(urn), (len(open_rows), PROPOSALS))]  # (R, 128)
-        if number:
-            row = np.concatenate([picked[open_rows], row], axis=1)  # (R, 99 + 128), earlier picks first
-        good = _acceptable(row, users[open_rows], keys, num_items)
-        rank = np.cumsum(good, axis=1)  # from 1, among the acceptable ones of a row
-        at, column = np.nonzero(good & (rank <= NEGATIVES))
-        picked[open_rows[at], rank[at, column] - 1] = row[at, column]
+        items = urn[rng.integers(0, len(urn), (len(open_rows), PROPOSALS))]  # (R, W), W = PROPOSALS
+        if number:  # those picked so far stay in front, so that they are picked again
+            items = np.concatenate([picked[open_rows], items], axis=1)  # (R, W), W = 99 + PROPOSALS
+        good = _acceptable(items, users[open_rows], keys, num_items)  # (R, W)
+        rank = np.cumsum(good, axis=1)  # (R, W) from 1
+        row, column = np.nonzero(good & (rank <= NEGATIVES))
+        picked[open_rows[row], rank[row, column] - 1] = items[row, column]
         open_rows = open_rows[rank[:, -1] < NEGATIVES]
         if not len(open_rows):
             break
@@ -172,19 +173,18 @@ def _by_rejection(
 
 
 def _acceptable(
-    row: NDArray[np.int32], users: NDArray[np.int64], keys: NDArray[np.int64], num_items: int
+    items: NDArray[np.int32], users: NDArray[np.int64], keys: NDArray[np.int64], num_items: int
 ) -> NDArray[np.bool_]:
     """Return (R, W) True where an item is real, untouched by the row's user and new in its row."""
-    width = row.shape[1]
-    packed = np.sort(row * np.int64(width) + np.arange(width), axis=1)  # (R, W) by item, then by column
-    item, column = np.divmod(packed, width)  # (R, W) each: what was drawn, and where in its row
-    fine = item > 0
-    fine[:, 1:] &= item[:, 1:] != item[:, :-1]
-    wanted = users[:, None] * (num_items + 1) + item  # ascending inside a row: quick to search
-    # (R, W) index of the touched pair that each wanted one would stand at
+    width = items.shape[1]
+    packed = np.sort(items * np.int64(width) + np.arange(width), axis=1)  # (R, W) by item, then by column
+    item, column = np.divmod(packed, width)  # (R, W) each; `column` is where the item stood in `items`
+    is_new = item > 0  # (R, W)
+    is_new[:, 1:] &= item[:, 1:] != item[:, :-1]  # of equal items the first column alone
+    wanted = users[:, None] * (num_items + 1) + item  # (R, W) ascending inside a row: quick to search
     nearest = np.minimum(np.searchsorted(keys, wanted.ravel()), len(keys) - 1).reshape(wanted.shape)
-    good = np.zeros_like(fine)
-    np.put_along_axis(good, column, fine & (keys[nearest] != wanted), axis=1)
+    good = np.zeros_like(is_new)
+    np.put_along_axis(good, column, is_new & (keys[nearest] != wanted), axis=1)
     return good
 
 
@@ -203,27 +203,28 @@ def _complete(
     rows = np.flatnonzero(negatives[:, -1] == 0)
     step = max(1, EXACT_CELLS // len(weights))
     for start in range(0, len(rows), step):
-        part = rows[start : start + step]
+        part = rows[start : start + step]  # (R,)
+        # (R, N + 1); infinite for padding, touched items and the negatives that a row has already
         arrival = rng.standard_exponential((len(part), len(weights))) / np.where(weights > 0, weights, 1)
         arrival[:, weights == 0] += 1e9  # after all items of some weight
         arrival[:, 0] = np.inf
-        begins, sizes = touched.offsets[users[part]], np.diff(touched.offsets)[users[part]]
-        line = np.repeat(np.arange(len(part)), sizes)  # row of each touched item
-        inside = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        arrival[line, touched.item[np.repeat(begins, sizes) + inside]] = np.inf
+        begins, sizes = touched.offsets[users[part]], np.diff(touched.offsets)[users[part]]  # (R,) each
+        row = np.repeat(np.arange(len(part)), sizes)  # (T,) T touched items of these users
+        inside = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # (T,) number in its row
+        arrival[row, touched.item[np.repeat(begins, sizes) + inside]] = np.inf
         np.put_along_axis(arrival, negatives[part].astype(np.int64), np.inf, axis=1)
-        fresh = _first(arrival)  # (R, 99)
-        have = (negatives[part] > 0).sum(1)
-        line, column = np.nonzero((fresh > 0) & (np.arange(fresh.shape[1]) < NEGATIVES - have[:, None]))
-        negatives[part[line], have[line] + column] = fresh[line, column]
+        fresh = _first(arrival)  # (R, <= 99)
+        have = (negatives[part] > 0).sum(1)  # (R,)
+        row, column = np.nonzero((fresh > 0) & (np.arange(fresh.shape[1]) < NEGATIVES - have[:, None]))
+        negatives[part[row], have[row] + column] = fresh[row, column]
 
 
 def _first(arrival: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return (R, <= 99) the items with the earliest arrivals in their order, 0 where nothing is left."""
     size = min(NEGATIVES, arrival.shape[1])
-    early = np.argpartition(arrival, size - 1, axis=1)[:, :size]
-    times = np.take_along_axis(arrival, early, axis=1)
-    order = np.argsort(times, axis=1, kind="stable")
+    early = np.argpartition(arrival, size - 1, axis=1)[:, :size]  # (R, size) unordered: cheaper than a sort
+    times = np.take_along_axis(arrival, early, axis=1)  # (R, size)
+    order = np.argsort(times, axis=1, kind="stable")  # (R, size)
     return np.take_along_axis(np.where(np.isfinite(times), early, 0), order, axis=1)
 
 

@@ -28,7 +28,7 @@ class Leak:
     item: int
     behavior: int
     timestamp: int | None
-    """None where the batch does not tell it (labels and targets)."""
+    """None where the batch does not hold it (labels and targets)."""
     why: str
 
 
@@ -45,13 +45,14 @@ def find_leaks(batches: Iterable[Batch], interactions: Interactions, split: Spli
         part: what the batches are for.
     """
     users = interactions.users()
+    # (E, 4)
     events = np.stack([users, interactions.item, interactions.behavior, interactions.timestamp], axis=1)
-    allowed = np.arange(len(interactions)) < _limits(interactions, split, part)[users]
+    allowed = np.arange(len(interactions)) < _limits(interactions, split, part)[users]  # (E,)
     known, hidden = _Rows(events[allowed]), _Rows(events[~allowed])
     largest = int(interactions.item.max(initial=0)), int(interactions.behavior.max(initial=0))
     leaks: list[Leak] = []
     for batch in batches:
-        for field, rows in _visible(batch, *largest):
+        for field, rows in _visible_events(batch, *largest):
             answer = part != "training" and field != "history"
             bad = rows if answer else rows[~known.hold(rows)]
             for row, later in zip(bad.tolist(), hidden.hold(bad).tolist(), strict=True):
@@ -78,9 +79,11 @@ def _limits(interactions: Interactions, split: Split, part: Part) -> NDArray[np.
     return limit
 
 
-def _visible(batch: Batch, last_item: int, target_behavior: int) -> Iterator[tuple[str, NDArray[np.int64]]]:
+def _visible_events(
+    batch: Batch, last_item: int, target_behavior: int
+) -> Iterator[tuple[str, NDArray[np.int64]]]:
     """Yield the fields and (n, 3 or 4) user, item, behavior and, in histories, timestamp of their events."""
-    user = batch.user[:, None].expand(batch.history.shape)
+    user = batch.user[:, None].expand(batch.history.shape)  # (B, L)
     seen = batch.mask
     if batch.labels is not None:
         seen = seen & (batch.history <= last_item)  # a mask token shows no item
@@ -88,7 +91,7 @@ def _visible(batch: Batch, last_item: int, target_behavior: int) -> Iterator[tup
         yield "labels", _rows(batch.labels > 0, user, batch.labels, behavior)
     yield "history", _rows(seen, user, batch.history, batch.behavior, batch.timestamp)
     if batch.target is not None:
-        judged = batch.target_behavior  # `impressions` tell none: they are of the target behavior
+        judged = batch.target_behavior  # None in `impressions`: they are of the target behavior
         behavior = torch.full_like(batch.target, target_behavior) if judged is None else judged
         real = batch.target > 0 if batch.label is None else batch.label > 0
         yield "target", _rows(real, batch.user, batch.target, behavior)
@@ -109,24 +112,25 @@ class _Rows:
         self.levels: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
         rank = np.zeros(len(rows), np.int64)
         for column in rows.T:
-            values, index = np.unique(column, return_inverse=True)
-            codes, rank = np.unique(rank * len(values) + index, return_inverse=True)
+            values, value_rank = np.unique(column, return_inverse=True)  # (V,), (n,)
+            codes, rank = np.unique(rank * len(values) + value_rank, return_inverse=True)  # (P,), (n,)
             self.levels.append((values, codes))
 
     def hold(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return (n,) True where the row, or a row of the set that begins with it, is in the set."""
         rank, held = np.zeros(len(rows), np.int64), np.ones(len(rows), np.bool_)
         for (values, codes), column in zip(self.levels, rows.T, strict=False):
-            index, present = _find(values, column)
-            rank, known = _find(codes, rank * len(values) + index)
-            held &= present & known
+            value_rank, has_value = _find(values, column)  # (n,) each
+            rank, has_prefix = _find(codes, rank * len(values) + value_rank)  # (n,) each
+            held &= has_value & has_prefix
         return held
 
 
 def _find(
     ascending: NDArray[np.int64], values: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return (n,) the rank of each value among distinct ascending ones, and whether it is one of them."""
     if not len(ascending):
         return np.zeros(len(values), np.int64), np.zeros(len(values), np.bool_)
-    index = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
-    return index, ascending[index] == values
+    rank = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)  # (n,)
+    return rank, ascending[rank] == values

@@ -25,9 +25,9 @@ class Split:
     train_end: NDArray[np.int64]
     """(U,) the training events of user u are `offsets[u]:train_end[u]`."""
     validation: NDArray[np.int64]
-    """(V,) event indices, ascending, at most one a user."""
+    """(V,) event indices, ascending, at most one per user."""
     test: NDArray[np.int64]
-    """(S,) event indices, ascending, at most one a user."""
+    """(S,) event indices, ascending, at most one per user."""
 
 
 def split(
@@ -58,9 +58,10 @@ def split(
     if rule == "global-time":
         return _global_time(interactions, target_behavior, validation_share, test_share)
     offsets = interactions.offsets
-    targets = np.flatnonzero(interactions.behavior == target_behavior)
+    targets = np.flatnonzero(interactions.behavior == target_behavior)  # event indices, ascending
+    # (U,) each: the target events of user u are targets[begins[u] : ends[u]].
     begins, ends = np.searchsorted(targets, offsets[:-1]), np.searchsorted(targets, offsets[1:])
-    has_test, has_validation = ends - begins >= 1, ends - begins >= 2
+    has_test, has_validation = ends - begins >= 1, ends - begins >= 2  # (U,)
     test, validation = targets[ends[has_test] - 1], targets[ends[has_validation] - 2]
     train_end = offsets[1:].copy()
     train_end[has_test] = test
@@ -70,13 +71,13 @@ def split(
 
 def restrict(interactions: Interactions, behavior: int) -> Interactions:
     """Return only the events of one behavior; all users stay (protocol `history=target`)."""
-    chosen = interactions.behavior == behavior
-    before = np.concatenate([[0], np.cumsum(chosen)]).astype(np.int64)
+    keep = interactions.behavior == behavior  # (E,)
+    before = np.concatenate([[0], np.cumsum(keep)]).astype(np.int64)  # (E + 1,) kept events before each event
     return Interactions(
         offsets=before[interactions.offsets],
-        item=interactions.item[chosen],
-        behavior=interactions.behavior[chosen],
-        timestamp=interactions.timestamp[chosen],
+        item=interactions.item[keep],
+        behavior=interactions.behavior[keep],
+        timestamp=interactions.timestamp[keep],
     )
 
 
@@ -90,14 +91,14 @@ def _global_time(
         )
     time, offsets = interactions.timestamp, interactions.offsets
     first, second = _moment(time, 1 - validation_share - test_share), _moment(time, 1 - test_share)
-    trained = np.concatenate([[0], np.cumsum(time < first)])
+    trained = np.concatenate([[0], np.cumsum(time < first)])  # (E + 1,) training events before each event
     if trained[-1] == 0:
         raise UserError(
             f"global-time: no event lies before the first cut at timestamp {first}, "
             "too many share one timestamp; use the leave-last-out rule"
         )
-    train_end = offsets[:-1] + trained[offsets[1:]] - trained[offsets[:-1]]
-    target = interactions.behavior == target_behavior
+    train_end = offsets[:-1] + trained[offsets[1:]] - trained[offsets[:-1]]  # (U,)
+    target = interactions.behavior == target_behavior  # (E,)
     validation = _last_of_each_user(target & (time >= first) & (time < second), offsets)
     return Split("global-time", train_end, validation, _last_of_each_user(target & (time >= second), offsets))
 
@@ -111,6 +112,6 @@ def _moment(timestamps: NDArray[np.int64], share: float) -> int:
 
 
 def _last_of_each_user(chosen: NDArray[np.bool_], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    events = np.flatnonzero(chosen)
-    begins, ends = np.searchsorted(events, offsets[:-1]), np.searchsorted(events, offsets[1:])
+    events = np.flatnonzero(chosen)  # event indices, ascending
+    begins, ends = np.searchsorted(events, offsets[:-1]), np.searchsorted(events, offsets[1:])  # (U,)
     return events[ends[ends > begins] - 1]

@@ -74,11 +74,12 @@ def _targets_only(events: Interactions, parts: Split, target: int) -> tuple[Inte
     """Return the target behavior's events alone and the same split among them: held-out events and candidates
     stay.
     """
-    before = np.concatenate([[0], np.cumsum(events.behavior == target)])  # target events before each event
+    # (E + 1,) target events before each event: the index of a target event among them
+    before = np.concatenate([[0], np.cumsum(events.behavior == target)])
     moved = Split(parts.rule, before[parts.train_end], before[parts.validation], before[parts.test])
     return restrict(events, target), moved
 
 
 def _training_counts(events: Interactions, parts: Split, num_items: int) -> NDArray[np.int64]:
-    trained = np.arange(len(events)) < np.repeat(parts.train_end, np.diff(events.offsets))
+    trained = np.arange(len(events)) < np.repeat(parts.train_end, np.diff(events.offsets))  # (E,)
     return np.bincount(events.item[trained], minlength=num_items + 1)

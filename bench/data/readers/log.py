@@ -21,7 +21,7 @@ from bench.errors import UserError
 
 WHOLE_LINE = "\x02"  # a separator that occurs in no log: the whole line is one field
 ROW, WIDTH, GOOD = "row of the file", "fields of the line", "all fields are right"
-BAD_ROWS = 5  # bad rows shown
+BAD_ROWS = 5  # malformed rows that an error names
 BAD = "malformed rows"
 
 OnBadRow = Literal["error", "skip"]
@@ -45,7 +45,7 @@ class Field:
     expected: str
     """What the text should have been, for the message."""
     column: str = ""
-    """The text column shown in the message; empty: the one called like the field."""
+    """The text column that the message names; empty: the one called like the field."""
     optional: bool = False
     """True: null stands for an unknown value and is no fault."""
 
@@ -73,7 +73,7 @@ class LogFiles(EventStream):
 
     files: tuple[Path, ...]
     columns: tuple[str, ...]
-    """Names of the text columns, one a field of the line."""
+    """Names of the text columns, one per field of the line."""
     fields: tuple[Field, ...]
     """What is made of them."""
     select: Callable[[pl.LazyFrame], pl.LazyFrame]

@@ -1,6 +1,6 @@
 """Pictures in a folder, found by the item ids in their names: `5.jpg`, `5.JPEG`, `B00004.webp`.
 
-The one module by which readers look for pictures, so that all of them know the same suffixes, in any case.
+All readers look for pictures by this module, so that all know the same suffixes, in any case.
 """
 
 import os
