@@ -50,7 +50,8 @@ CARDS = (
             "stream of 1. Validation NDCG@10 on MovieLens-100K, one seed, after one epoch and after two "
             "minutes: 0.394 and 0.427 by default, 0.381 and 0.404 as it was found, 0.391 and 0.391 with "
             "noise=1 alone (499, 378 and 446 steps in the two minutes).",
-            "SRC starts from the input streams, beside MFE, not from what the experts give.",
+            "SRC reads what the unique experts give, as both codes have it; the figures of the lines on own "
+            "share, noise and batches were measured when it read the input streams (synergy_input=streams).",
             "FDAF: attention is a softmax of X . E over the events; in the released code the softmax runs"
             " over a vector that is constant along the history and is uniform.",
             "L_syn is a hinge on both labels, of the pooled h_syn of the history and the mean target vector "
@@ -61,6 +62,9 @@ CARDS = (
             "fine-tuned features scaled to length 1 (narrower tables filled with zeros, absent features "
             "zero) and an activation unit of 256 and 128. History, negatives and training settings stay as "
             "here, so that the two differ by the network alone.",
+            "variant=released has this Dice (statistics over rows, one alpha per coordinate), no BatchNorm "
+            "in the activation unit, projected ids in DIN, and q, k and v without biases: other forms of the "
+            "same parts, not errors; it is to differ from the repaired model by the errors alone.",
             "No variant mirrors: experts that are not registered and hence never trained; id history kept"
             " out of the synergy and image targets looked up in the text table; no padding mask; a random"
             " split with the test set in early stopping; weights of the last instead of the best epoch.",

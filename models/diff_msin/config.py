@@ -22,6 +22,8 @@ class DiffMSINConfig:
     own_share: float | None = None
     """rho, share of a modality's own stream in its eps; None: 0, eps is what the others say, in `released`
     1; see the card."""
+    synergy_input: Literal["experts", "streams"] = "experts"
+    """What SRC reads: what the unique experts give (both codes), or the input streams beside them."""
     grad_last: int | None = None
     """Gradient flows through the last k rounds only; None: through all. Cheaper, changes gradients; ours."""
     mfe: Literal["residual", "gated"] = "residual"

@@ -95,7 +95,7 @@ class DiffMSIN(Recommender):
         items, behavior, mask = self.events(batch)
         raw = (self.inputs(items) + self.behavior(behavior)) * mask[..., None]  # H, (M, B, L, D)
         unique, common = self.experts(raw)
-        synergy = self.capture(raw, mask)
+        synergy = self.capture(unique if self.config.synergy_input == "experts" else raw, mask)
         streams = cross_step(torch.cat([unique, common[None], synergy[None]])) * mask[..., None]
         return State(streams.transpose(0, 1), mask, raw[0], masked_mean(synergy, mask))
 

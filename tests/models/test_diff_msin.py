@@ -261,3 +261,15 @@ def test_extra_terms_name_gamma_and_weight_of_each_pair():
     terms = build().extra_terms()
     assert len(terms) == 12 and terms["weight, image to id"] == pytest.approx(0.5)
     assert terms["gamma, text to image"] == 0
+
+
+@pytest.mark.parametrize("source", ["experts", "streams"])
+def test_src_reads_what_the_experts_give_or_the_input_streams(source, monkeypatch):
+    model, data = build(synergy_input=source).eval(), histories()
+    read = []
+    model.capture.register_forward_pre_hook(lambda module, given: read.append(given[0]))
+    model.encode(data)
+    items, behavior, mask = model.events(data)
+    streams = (model.inputs(items) + model.behavior(behavior)) * mask[..., None]
+    expected = model.experts(streams)[0] if source == "experts" else streams
+    assert torch.equal(read[0][:, mask], expected[:, mask])
