@@ -44,7 +44,7 @@ CARD = Card(
     inputs="distinct user-item pairs of each behavior, item attributes; no order or modality; pairs view",
     deviations=(
         "without attributes the entities of an item are its neighbors in the click streams (kg)",
-        "adjacency of the behavior module is normalised; the release means to and does not (norm)",
+        "adjacency of the behavior module is raw, as in the release, which meant to normalise it (norm)",
         "TATEC is trained as the similarity that it is; the release has the sign of a distance (tatec_sign)",
         "one AdamW for both modules and all passes side by side; the release alternates four optimizers",
         "negatives are untouched under every behavior; the contrast of a behavior with itself is left out",

@@ -29,8 +29,8 @@ class KMCLRConfig:
     """Temperature of the contrast between the two views."""
     knowledge_share: float = 0.1
     """Share of the knowledge vectors in the final ones; the behavior vectors have the rest."""
-    norm: Literal["sym", "none"] = "sym"
-    """Adjacency of the behavior module: normalised by both degrees, or raw (release)."""
+    norm: Literal["none", "sym"] = "none"
+    """Adjacency of the behavior module: raw (release), or normalised by both degrees."""
     tatec_sign: Literal["correct", "release"] = "correct"
     """TATEC is a similarity; the release trains it as a distance."""
     loss_weight_contrast: float = 0.1
