@@ -53,6 +53,14 @@ CARD = Card(
         "10 epochs: an epoch labels a fifth of the positions, and too short training is the usual fault of "
         "BERT4Rec results (arXiv:2207.07483)",
     ),
+    search={
+        "learning_rate": (0.0001, 0.001),
+        "hidden_size": (64, 128, 256),
+        "num_layers": (1, 2, 3),
+        "mask_ratio": (0.2, 0.4, 0.6),
+        "last_share": (0.1, 0.5),
+        "dropout": (0.1, 0.2, 0.5),
+    },
 )
 
 

@@ -36,6 +36,11 @@ CARD = Card(
         "Adam instead of SGD with decaying rate; early stopping instead of the mini-batch aware regulariser",
         "the mean and variance of Dice are taken over real events, not over padding",
     ),
+    search={
+        "learning_rate": (0.0001, 0.001, 0.002),
+        "embedding_size": (32, 64, 128),
+        "weight_decay": (0.0, 1e-05),
+    },
 )
 
 

@@ -50,6 +50,12 @@ CARD = Card(
         "recurrent layer and bottom attention are causal, so that every position trains; "
         "encoder='bidirectional' is the form of one target per history",
     ),
+    search={
+        "learning_rate": (1e-05, 0.0001, 0.001),
+        "hidden_size": (64, 128, 256),
+        "loss_weight_type": (0.0, 0.05, 0.1, 0.3),
+        "loss_weight_auxiliary": (0.0, 0.05, 0.1, 0.3),
+    },
 )
 
 

@@ -34,6 +34,11 @@ CARD = Card(
         "labels are target-behavior events against uniform negatives, not shown-and-not-clicked items",
         "Adam instead of SGD with decaying rate",
     ),
+    search={
+        "learning_rate": (0.0001, 0.001, 0.002),
+        "embedding_size": (32, 64, 128),
+        "weight_decay": (0.0, 1e-05),
+    },
 )
 
 

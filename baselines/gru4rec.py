@@ -58,6 +58,11 @@ CARD = Card(
     ),
     notes="loss=bpr_max is the authors' alternative for small catalogs, loss=top1 the loss of the 2016 "
     "paper.",
+    search={
+        "learning_rate": (0.01, 0.05, 0.1, 0.2),
+        "hidden_size": (64, 128, 256),
+        "dropout": (0.0, 0.2, 0.5),
+    },
 )
 
 

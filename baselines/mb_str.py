@@ -51,6 +51,12 @@ CARD = Card(
         "padding is no class of the softmax",
         "kernels start from N(0, 1) up to d = 32 as in the release, from N(0, 1/d) above (kernel_init)",
     ),
+    search={
+        "learning_rate": (0.0003, 0.001, 0.002),
+        "hidden_size": (16, 32, 64, 128),
+        "mask_ratio": (0.2, 0.3, 0.4, 0.6),
+        "dropout": (0.1, 0.2, 0.5),
+    },
 )
 
 

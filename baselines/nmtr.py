@@ -42,6 +42,12 @@ CARD = Card(
         "a user without a training event is ranked by the item bias alone",
     ),
     notes="Reads no history: all its targets are distinct pairs, so that an epoch is a pass over them.",
+    search={
+        "learning_rate": (0.0003, 0.001, 0.002),
+        "embedding_size": (16, 32, 64, 128),
+        "loss_weight_target": (0.3, 0.5, 0.7, 0.9),
+        "loss_weight_embedding": (0.0, 1e-06, 1e-05),
+    },
 )
 
 

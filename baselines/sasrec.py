@@ -48,6 +48,13 @@ CARDS = (
             "all models",
             "stops after 10 epochs without a better validation NDCG@10; the authors evaluate every 20 epochs",
         ),
+        search={
+            "learning_rate": (0.0001, 0.0005, 0.001),
+            "hidden_size": (64, 128, 256),
+            "num_layers": (1, 2, 3),
+            "num_heads": (1, 2),
+            "dropout": (0.1, 0.2, 0.5),
+        },
     ),
     Card(
         name="sasrec-ce",
@@ -65,6 +72,13 @@ CARDS = (
         ),
         options={"loss": "ce"},
         notes="The loss accounts for most of the known gap between SASRec and newer models.",
+        search={
+            "learning_rate": (0.0001, 0.0005, 0.001),
+            "hidden_size": (64, 128, 256),
+            "num_layers": (1, 2, 3),
+            "num_heads": (1, 2),
+            "dropout": (0.1, 0.2, 0.5),
+        },
     ),
 )
 

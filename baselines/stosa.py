@@ -52,6 +52,14 @@ CARD = Card(
         "stops after 20 epochs without a better validation NDCG@10; the authors wait 100 epochs, by MRR",
         "no user margins: the released loss never reads them",
     ),
+    search={
+        "learning_rate": (0.0001, 0.001),
+        "hidden_size": (64, 128),
+        "num_layers": (1, 2, 3),
+        "num_heads": (1, 2, 4),
+        "dropout": (0.1, 0.3, 0.5),
+        "loss_weight_pvn": (0.0, 0.001, 0.005, 0.01, 0.05, 0.1),
+    },
 )
 
 
@@ -67,7 +75,7 @@ class STOSAConfig:
     """H; divides D."""
     dropout: float = 0.3
     """On embeddings, outputs of attention and networks, fraction."""
-    attention_dropout: float = 0.0
+    dropout_attention: float = 0.0
     """On attention weights, fraction."""
     mean_stream: Literal["updated", "passthrough"] = "updated"
     """Blocks update the means, or leave those of the embedding as in the released code."""
@@ -134,7 +142,7 @@ class Block(nn.Module):
         self.mean = nn.ModuleDict({name: nn.Linear(size, size) for name in names})
         self.covariance = nn.ModuleDict({name: nn.Linear(size, size) for name in names})
         self.norm, self.dropout = nn.LayerNorm(size, eps=1e-12), nn.Dropout(config.dropout)
-        self.attention_dropout = nn.Dropout(config.attention_dropout)
+        self.dropout_attention = nn.Dropout(config.dropout_attention)
         self.mean_network = Network(size, config.dropout)
         self.covariance_network = Network(size, config.dropout)
 
@@ -146,7 +154,7 @@ class Block(nn.Module):
             variances: (B, L, D), above zero.
             allowed: (B, 1, L, L) bool, the keys that each query may see.
         """
-        weights = self.attention_dropout(self.weights(mean, variances, allowed))
+        weights = self.dropout_attention(self.weights(mean, variances, allowed))
         value = self.split(variance(self.covariance["value"](variances)))
         mixed = self.join(weights.square() @ value)  # variance of a weighted sum of independent variables
         mixed = self.norm(variances + self.dropout(self.covariance["output"](mixed)))

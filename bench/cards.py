@@ -49,6 +49,9 @@ class Card:
     variants: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
     """Ablations: name -> (what the label adds, the options changed, dotted keys):
     `{"no_gate": ("w/o gate", {"gate.enabled": False})}`. Chosen as `NAME:no_gate`, run by `bench ablate`."""
+    search: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """Search space: option (dotted key) -> the values worth trying, its default among them where it is usual:
+    `{"learning_rate": (1e-4, 1e-3)}`."""
 
     def __post_init__(self) -> None:
         for name, variant in self.variants.items():
@@ -56,6 +59,9 @@ class Card:
             if not re.fullmatch(r"[a-z0-9_-]+", name) or shape != [str, dict]:
                 form = "'lower_case': ('label', {'option': value})"
                 raise ValueError(f"variant '{name}' of '{self.name}': expected {form}")
+        for name, values in self.search.items():
+            if not isinstance(values, tuple) or len(set(values)) < 2:
+                raise ValueError(f"search space of '{name}' in '{self.name}': expected two values or more")
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,9 @@ def _print_card(entry: "Entry", as_json: bool) -> None:
     if card.variants:
         print(f"Variants, run by: bench ablate {entry.spec}")
         print_rows(("variant", "label", "options changed"), [_variant(one) for one in variants(entry)])
+    if card.search:
+        space = [(name, ", ".join(map(str, values))) for name, values in card.search.items()]
+        print_rows(("searched option", "values"), space)
     print_rows(("option", "value", "what it is"), [(name, str(values[name]), docs[name]) for name in docs])
 
 

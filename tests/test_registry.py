@@ -2,6 +2,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 import bench
 from bench import registry
+from bench.config import build_options, flatten
 from bench.errors import UserError
 
 ROOT = Path(bench.__file__).parent
@@ -198,3 +200,20 @@ def test_all_leaves_out_what_belongs_to_another_task_or_is_chosen_by_name_alone(
     assert clicked - ranked == {"din", "dnn"}
     assert "m3bsr-printed" not in ranked | clicked | {e.card.name for e in registry.select("proposed")}
     assert [e.card.name for e in registry.select("m3bsr-printed,dnn")] == ["dnn", "m3bsr-printed"]
+
+
+@pytest.mark.parametrize("entry", registry.entries().values(), ids=lambda entry: entry.card.name)
+def test_every_trained_model_states_a_search_space_of_options_that_it_has(entry: registry.Entry) -> None:
+    kind = entry.load().Config
+    known = flatten(build_options(kind, entry.card.options, entry.card.name))
+    assert bool(entry.card.search) is ("learning_rate" in known)
+    for option, values in entry.card.search.items():
+        assert option in known, option
+        for value in values:
+            build_options(kind, {**entry.card.options, option: value}, entry.card.name)
+
+
+def test_a_search_space_needs_two_values() -> None:
+    card = next(iter(registry.entries().values())).card
+    with pytest.raises(ValueError, match="two values or more"):
+        replace(card, search={"learning_rate": (0.1,)})

@@ -55,6 +55,14 @@ CARD = Card(
         "compactness has weight 1e-4 instead of 0.01, which makes all states coincide and leaves popularity",
         "exact softmax over up to 100,000 items instead of one negative (loss=bce), chosen on validation",
     ),
+    search={
+        "learning_rate": (0.0003, 0.001, 0.003),
+        "hidden_size": (64, 128, 256),
+        "num_layers": (1, 2),
+        "loss_weight_contrast": (0.01, 0.1, 0.3),
+        "loss_weight_compactness": (0.0, 0.0001, 0.001),
+        "dropout": (0.1, 0.2, 0.5),
+    },
 )
 
 

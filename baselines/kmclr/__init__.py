@@ -51,6 +51,12 @@ CARD = Card(
         "softmax behind the views is summed in blocks and scaled over observed edges, not over all pairs",
         "D = 64 instead of 32; learning rate 5e-3 instead of 1e-3, chosen on validation",
     ),
+    search={
+        "learning_rate": (0.001, 0.003, 0.005, 0.01),
+        "embedding_size": (32, 64, 128),
+        "knowledge_share": (0.05, 0.1, 0.2, 0.5),
+        "norm": ("none", "sym"),
+    },
 )
 
 
@@ -160,8 +166,8 @@ class KMCLR(Recommender):
         assert graph is not None
         sets = [module.item_vectors(part) for part in (0, 1)]
         items = (sets[0] + sets[1]) / 2
-        keep = torch.rand(len(graph.user), device=items.device) >= c.edge_dropout
-        values = graph.normalised() * keep / (1 - c.edge_dropout)
+        keep = torch.rand(len(graph.user), device=items.device) >= c.dropout_edge
+        values = graph.normalised() * keep / (1 - c.dropout_edge)
         vectors = module.propagated(items, graph.matrix(values))
         positive, other = (vectors[nodes + self.info.num_users] for nodes in (item, negative))
         bpr = F.softplus((vectors[user] * (other - positive)).sum(1)).mean()

@@ -21,9 +21,9 @@ class KMCLRConfig:
     """Most triples per item."""
     dropout: float = 0.4
     """On attention weights, entities and item vectors, fraction."""
-    edge_dropout: float = 0.3
+    dropout_edge: float = 0.3
     """Edges left out of the target graph in each training step, fraction."""
-    entity_dropout: float = 0.5
+    dropout_entity: float = 0.5
     """Triples left out of each of the two graphs that tell how stable an item is, fraction."""
     temperature: float = 0.2
     """Temperature of the contrast between the two views."""

@@ -137,7 +137,7 @@ class KnowledgeModule(nn.Module):
         training, drawn = self.training, []
         self.eval()  # no other dropout
         for _ in range(2):
-            keep = torch.rand(self.triples.mask.shape, device=self.users.device) > self.config.entity_dropout
+            keep = torch.rand(self.triples.mask.shape, device=self.users.device) > self.config.dropout_entity
             drawn.append(self.item_vectors(part, keep))
         self.train(training)
         return F.cosine_similarity(drawn[0], drawn[1], dim=1)

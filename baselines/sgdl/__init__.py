@@ -55,6 +55,12 @@ CARD = Card(
         "one graph layer (chosen on validation) and batches of 1,024 instead of three and 128",
         "pairs of the whole training part; the first stage has at most 50 epochs",
     ),
+    search={
+        "learning_rate": (0.0005, 0.002, 0.005, 0.01),
+        "embedding_size": (32, 64, 128),
+        "num_layers": (0, 1, 2, 3),
+        "input": ("union", "target"),
+    },
 )
 
 

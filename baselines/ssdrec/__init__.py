@@ -65,6 +65,13 @@ CARD = Card(
         "20 targets per user and epoch, of all events; the authors take every prefix",
         "D = 64 and dropout 0.2 in the backbone instead of 100 and 0.5: one size for all models",
     ),
+    search={
+        "learning_rate": (0.0001, 0.001),
+        "hidden_size": (64, 128),
+        "dropout": (0.2, 0.3, 0.5),
+        "temperature": (0.1, 0.5, 1.0),
+        "backbone": ("sasrec", "gru4rec"),
+    },
 )
 
 
@@ -84,10 +91,10 @@ class SSDRec(Recommender):
         for table in (self.items, self.users):
             nn.init.xavier_uniform_(table.weight)
         nn.init.zeros_(self.items.weight[0].detach())
-        self.relations = RelationEncoder(size, config.graph_dropout)
+        self.relations = RelationEncoder(size, config.dropout_graph)
         self.two_way = TwoWay(size)
         self.ends = nn.Parameter(torch.randn(2, size) * 0.02)  # what stands before and behind a sequence
-        self.gates = Gates(size, config.max_history, config.embedding_dropout)
+        self.gates = Gates(size, config.max_history, config.dropout_embedding)
         self.make_backbone(config, size)
         self.register_buffer("temperature", torch.tensor(config.temperature))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))

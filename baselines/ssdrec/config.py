@@ -18,9 +18,9 @@ class SSDRecConfig:
     """Attention heads of the backbone; divides D."""
     dropout: float = 0.2
     """In the backbone, fraction."""
-    graph_dropout: float = 0.3
+    dropout_graph: float = 0.3
     """On what the graphs give, fraction."""
-    embedding_dropout: float = 0.3
+    dropout_embedding: float = 0.3
     """On the item vectors that the denoiser reads, fraction."""
     min_cooc: int | None = None
     """Co-occurrences that an edge between two items (users) exceeds; None: 10, or the first of 2, 1, 0 that

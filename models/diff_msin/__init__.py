@@ -98,5 +98,12 @@ CARDS = (
             "events. A candidate costs one pass of FDAF and DIN: full ranking of large catalogs is out of"
             " reach."
         ),
+        search={
+            "learning_rate": (0.0003, 0.001, 0.002),
+            "hidden_size": (64, 128),
+            "diffusion_steps": (3, 5, 10, 12, 15),
+            "loss_weight_decouple": (0.01, 0.05, 0.1, 0.2),
+            "loss_weight_synergy": (0.01, 0.05, 0.1),
+        },
     ),
 )
