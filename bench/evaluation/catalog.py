@@ -114,11 +114,7 @@ def count_above(catalog: Catalog, target: Tensor, touched: Tensor) -> tuple[Tens
     higher = torch.zeros_like(target)
     by_tile = _by_tile(touched[:, 0], touched[:, 1], starts)
     known_row, known_item = (torch.cat(part) for part in zip(*by_tile, strict=True))
-    width, last = starts.step, catalog.model.info.num_items + 1
-    known_cells = [  # where they stand in the flat scores of their tile
-        row * (min(start + width, last) - start) + item - start
-        for start, (row, item) in zip(starts, by_tile, strict=True)
-    ]
+    known_cells = _flat_cells(by_tile, starts, catalog.model.info.num_items + 1)
     known_score, done = torch.empty(len(known_row), device=target.device), 0
     overflow = False
     for number, start in enumerate(starts):
@@ -256,6 +252,14 @@ def _by_tile(rows: Tensor, items: Tensor, starts: range) -> list[tuple[Tensor, T
     firsts = torch.tensor([*starts, starts[-1] + starts.step], device=items.device)
     cuts = torch.searchsorted(item, firsts).tolist()
     return [(row[a:b], item[a:b]) for a, b in pairwise(cuts)]
+
+
+def _flat_cells(by_tile: list[tuple[Tensor, Tensor]], starts: range, stop: int) -> list[Tensor]:
+    """Return, per tile, where its pairs stand (n,) in its flat scores; `stop` is behind the last item."""
+    return [
+        row * (min(start + starts.step, stop) - start) + item - start
+        for start, (row, item) in zip(starts, by_tile, strict=True)
+    ]
 
 
 def _key(rows: Tensor, items: Tensor) -> Tensor:
