@@ -12,6 +12,8 @@ LEVEL = 0.05
 """Level of significance."""
 FEW = 50
 """Validation users below which a table warns."""
+SLOW = 0.1
+"""Part of the training targets of another row below which a row ended by a time limit is named."""
 SAID_ELSEWHERE = ("candidates", "task", "ctr_negatives")
 
 
@@ -61,6 +63,7 @@ def _row_notes(rows: Sequence[Row], table: Table) -> list[str]:
             )
     if cut := [row.label for row in rows if row.cut]:
         lines.append(f"Training ended by the time limit, not by convergence: {', '.join(cut)}")
+    lines += _slow_notes(rows)
     changed = [f"{row.label} ({_pairs(row.options)})" for row in rows if row.options]
     if changed:
         lines.append(f"Options other than the model's defaults: {'; '.join(changed)}")
@@ -81,6 +84,16 @@ def _row_notes(rows: Sequence[Row], table: Table) -> list[str]:
                 f"{best}, the best, is significantly better than every other row: p < {LEVEL}, {test}"
             )
     return lines
+
+
+def _slow_notes(rows: Sequence[Row]) -> list[str]:
+    """Name the rows that a time limit ended after a small part of the targets that another row saw."""
+    most = max((row.targets_seen for row in rows), default=0)
+    slow = [row for row in rows if row.cut and row.targets_seen < SLOW * most]
+    if not slow:
+        return []
+    named = ", ".join(f"{row.label} ({row.targets_seen:,}, {row.targets_per_second:,.0f}/s)" for row in slow)
+    return [f"Saw less than a tenth of the {most:,} training targets of the row that saw most: {named}"]
 
 
 def _sizes(facts: DataFacts) -> str:

@@ -196,6 +196,19 @@ def test_csv_has_full_precision_and_a_line_a_row():
     assert rows[0]["candidates_hash"] == "c" * 64 and rows[1]["reason"] == "out of memory"
 
 
+def test_a_row_that_the_time_limit_ended_after_few_targets_is_named_with_its_speed():
+    fast = record("a", [1] * 4, targets_seen=1_000_000, targets_per_second=50_000.0, stopped="minutes")
+    slow = {"targets_seen": 90_000, "targets_per_second": 750.0}
+    (line,) = [
+        line
+        for line in notes(build([fast, record("b", [2] * 4, stopped="minutes", **slow)]))
+        if "training targets" in line
+    ]
+    assert "1,000,000 training targets" in line and line.endswith("most: B (90,000, 750/s)")
+    for other in (record("b", [2] * 4, stopped="patience", **slow), record("b", [2] * 4)):
+        assert "training targets" not in "\n".join(notes(build([fast, other])))
+
+
 def test_latex_escapes_names_and_balances_its_braces():
     text = to_latex(
         build([record("a_b", [1] * 4, label="A_B & 100%", reconstruction=True), record("c", [50] * 4)])
