@@ -55,6 +55,7 @@ CARD = Card(
         "compactness has weight 1e-4 instead of 0.01, which makes all states coincide and leaves popularity",
         "exact softmax over up to 100,000 items instead of one negative (loss=bce), chosen on validation",
     ),
+    notes="Trains on 2,300 targets per second and core where SASRec does on 66,000; one target per history.",
     search={
         "learning_rate": (0.0003, 0.001, 0.003),
         "hidden_size": (64, 128, 256),

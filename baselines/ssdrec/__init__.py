@@ -65,6 +65,8 @@ CARD = Card(
         "20 targets per user and epoch, of all events; the authors take every prefix",
         "D = 64 and dropout 0.2 in the backbone instead of 100 and 0.5: one size for all models",
     ),
+    notes="Trains on 345 targets per second and core where SASRec does on 66,000"
+    "; eight recurrent passes and one target per history.",
     search={
         "learning_rate": (0.0001, 0.001),
         "hidden_size": (64, 128),
