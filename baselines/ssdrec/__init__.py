@@ -60,7 +60,7 @@ CARD = Card(
     inputs="item ids of all behaviors in time order, behavior type dropped, users; no modality; next view",
     deviations=(
         "defects of the release are mended: mask after an insertion, padding, gates, uninitialised matrices",
-        "graphs are sparse: last 50 training events of a user, 50 neighbors by similarity",
+        "graphs are sparse: last 50 events of a user, 50 neighbors, two hops over the 50 strongest edges",
         "edges need more than 10 co-occurrences, or fewer where that leaves too few (min_cooc)",
         "20 targets per user and epoch, of all events; the authors take every prefix",
         "D = 64 and dropout 0.2 in the backbone instead of 100 and 0.5: one size for all models",
