@@ -52,7 +52,7 @@ CARD = Card(
         "auxiliary targets have half the weight; the reading it stands for trains on half of them",
         "D = 64 and dropout 0.2 instead of 128 and none: one size for all models",
         "stages end by validation NDCG@10; the release trains 3, 2, 2 and 3 epochs",
-        "compactness has weight 1e-4 instead of 0.01, which makes all states coincide and leaves popularity",
+        "compactness has weight 1e-4 instead of 0.01, with which validation stayed at popularity",
         "exact softmax over up to 100,000 items instead of one negative (loss=bce), chosen on validation",
     ),
     notes="Trains on 2,300 targets per second and core where SASRec does on 66,000; one target per history.",

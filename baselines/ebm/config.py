@@ -29,7 +29,7 @@ class EBMConfig:
     epsilon: float = 1e-3
     """Distortion in the compactness term; its factor is D / (L epsilon^2)."""
     loss_weight_compactness: float = 1e-4
-    """Weight of the log-determinant; with 0.01 (release) all states coincide."""
+    """Weight of the log-determinant; with 0.01 (release) validation stays at popularity."""
     loss_weight_contrast: float = 0.1
     """Weight of the two contrastive terms."""
     loss: Literal["bce", "ce"] = "ce"

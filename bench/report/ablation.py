@@ -64,9 +64,8 @@ def compare(records: Sequence[Record], metrics: Sequence[str] | None = None) -> 
 
 def notes(comparison: Ablation) -> list[str]:
     """Return the lines under the table."""
-    rows = tuple(
-        replace(row, p=None) for row in comparison.table.rows
-    )  # tested against the full model instead
+    # tested against the full model instead
+    rows = tuple(replace(row, p=None) for row in comparison.table.rows)
     label = rows[0].label
     lines = table_notes(replace(comparison.table, rows=rows))
     lower = [name for name in comparison.table.metrics if name in comparison.table.kind.lower_is_better]
