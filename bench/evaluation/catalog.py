@@ -23,6 +23,8 @@ TILE_BYTES = 4 * 2**20
 """Scores of one tile, float32: they stay in the cache between the product and the counting."""
 CLOSE = 4e-6
 """What counts as close, as a share of the largest score in sight: some 30 roundings of a float32."""
+WAITING = 32
+"""Tiles whose rows with something close are looked into together: some 1 to 2 MB."""
 MOST_CLOSE = 2**18
 """Most scores kept for the end, some 25 MB with their rows and items."""
 CHUNK_BYTES = 2**19
@@ -74,27 +76,45 @@ class Catalog:
 class Close:
     """Scores too close to the guess to be decided before the target's own score is known.
 
-    NumPy, whose small steps are several times as quick as those of torch, and plain lists: many small arrays
-    between the tiles would keep the memory of the tiles apart.
+    Rows of tiles with something close are looked into together: a step between two tiles, whose scores have
+    filled the cache, costs ten times its usual time. NumPy and plain lists: many small tensors between the
+    tiles would keep the memory of the tiles apart.
     """
 
     high: NDArray[np.float32]
     """(B, 1) most that is close."""
     low: NDArray[np.float32]
     """(B, 1) least that is close."""
-    rows: list[int] = field(default_factory=list)
-    items: list[int] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
+    waiting: list[tuple[NDArray[np.int64], NDArray[np.float32], int]] = field(default_factory=list)
+    """Per tile: rows (n,), their scores (n, width), first item of the tile."""
+    rows: list[NDArray[np.int64]] = field(default_factory=list)
+    items: list[NDArray[np.int64]] = field(default_factory=list)
+    scores: list[NDArray[np.float32]] = field(default_factory=list)
 
     def add(self, rows: NDArray[np.int64], scores: Tensor, start: int) -> None:
         """Keep what is close in some rows (n,) of a tile (B, width) that begins with item `start`."""
-        if not len(rows):
+        if scores.device.type == "cpu":
+            part = scores.numpy()[rows]  # (n, width)
+        else:
+            part = scores[torch.from_numpy(rows).to(scores.device)].cpu().numpy()
+        if self.waiting and (len(self.waiting) == WAITING or self.waiting[0][1].shape[1] != part.shape[1]):
+            self.look()
+        self.waiting.append((rows, part, start))
+
+    def look(self) -> None:
+        """Find what is close in the rows that wait."""
+        if not self.waiting:
             return
-        part = scores[torch.from_numpy(rows).to(scores.device)].cpu().numpy()  # (n, width)
-        row, column = np.nonzero((part >= self.low[rows]) & (part <= self.high[rows]))
-        self.rows += rows[row].tolist()
-        self.items += (column + start).tolist()
-        self.scores += part[row, column].tolist()
+        rows, scores, starts = zip(*self.waiting, strict=True)
+        row, score = np.concatenate(rows), np.concatenate(scores)  # (n,), (n, width)
+        start = np.repeat(starts, [len(rows) for rows in rows])  # (n,)
+        close = score >= self.low[row]
+        close &= score <= self.high[row]
+        found, column = np.divmod(np.flatnonzero(close), score.shape[1])
+        self.rows.append(row[found])
+        self.items.append(start[found] + column)
+        self.scores.append(score[found, column])
+        self.waiting = []
 
 
 def count_above(catalog: Catalog, target: Tensor, touched: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,12 +131,11 @@ def count_above(catalog: Catalog, target: Tensor, touched: Tensor) -> tuple[Tens
     """
     size, starts = len(target), catalog.starts
     guess = catalog.alone(target)
-    higher = torch.zeros_like(target)
     by_tile = _by_tile(touched[:, 0], touched[:, 1], starts)
     known_row, known_item = (torch.cat(part) for part in zip(*by_tile, strict=True))
     known_cells = _flat_cells(by_tile, starts, catalog.model.info.num_items + 1)
     known_score, done = torch.empty(len(known_row), device=target.device), 0
-    overflow = False
+    overflow, most_close = False, 0
     for number, start in enumerate(starts):
         scores = catalog.tile(start)
         if number == 0:
@@ -126,12 +145,12 @@ def count_above(catalog: Catalog, target: Tensor, touched: Tensor) -> tuple[Tens
         cells = known_cells[number]
         torch.take(scores, cells, out=known_score[done : done + len(cells)])
         done += len(cells)
-        above, not_below = counter(scores)
-        higher += above
-        near = (not_below - above).cpu().numpy()
-        overflow = overflow or len(close.rows) + near.sum() > MOST_CLOSE
-        if not overflow:
-            close.add(np.flatnonzero(near), scores, start)
+        near = counter(scores)
+        rows = np.flatnonzero(near)
+        most_close += int(near[rows].sum())
+        overflow = most_close > MOST_CLOSE
+        if not overflow and len(rows):
+            close.add(rows, scores, start)
         del scores
     everyone = torch.arange(size, device=target.device)
     level = known_score[torch.searchsorted(_key(known_row, known_item), _key(everyone, target))]
@@ -140,9 +159,8 @@ def count_above(catalog: Catalog, target: Tensor, touched: Tensor) -> tuple[Tens
     if overflow or not bool(sure.all()):
         higher, tied = _second_pass(catalog, level[:, None], known_row, known_score)
     else:
-        higher -= _count(known_row[known_score > high[known_row, 0]], size)
         more, tied = _decided(close, _key(known_row, known_item), level)
-        higher += more
+        higher = counter.higher() + more - _count(known_row[known_score > high[known_row, 0]], size)
     return torch.where(finite, higher, -1), tied
 
 
@@ -154,9 +172,11 @@ def _decided(close: Close, touched: Tensor, level: Tensor) -> tuple[Tensor, Tens
         touched: (n,) keys of what the users touched.
         level: (B,) the targets' scores.
     """
-    rows = torch.tensor(close.rows, dtype=torch.int64, device=level.device)
-    items = torch.tensor(close.items, dtype=torch.int64, device=level.device)
-    scores = torch.tensor(close.scores, device=level.device)  # float32 to float and back is exact
+    close.look()
+    if not close.rows:
+        return _count(touched[:0], len(level)), _count(touched[:0], len(level))
+    kept = (torch.from_numpy(np.concatenate(part)) for part in (close.rows, close.items, close.scores))
+    rows, items, scores = (part.to(level.device) for part in kept)
     free = ~torch.isin(_key(rows, items), touched)
     rows, scores = rows[free], scores[free]
     own = level[rows]
@@ -166,14 +186,11 @@ def _decided(close: Close, touched: Tensor, level: Tensor) -> tuple[Tensor, Tens
 def _second_pass(catalog: Catalog, level: Tensor, row: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
     """Count against the known scores of the targets, (B, 1), less the touched cells: rows and scores (n,)."""
     own, size, counter = level[row, 0], len(level), Counter(level, level)
-    higher, tied = -_count(row[score > own], size), -_count(row[score == own], size)
+    tied = np.zeros(size)
     for start in catalog.starts:
-        scores = catalog.tile(start)
-        above, not_below = counter(scores)
-        higher += above
-        tied += not_below - above
-        del scores
-    return higher, tied
+        tied += counter(catalog.tile(start))
+    tied = torch.from_numpy(tied).to(row.device, torch.int64)
+    return counter.higher() - _count(row[score > own], size), tied - _count(row[score == own], size)
 
 
 class Counter:
@@ -191,46 +208,58 @@ class Counter:
     def __init__(self, high: Tensor, low: Tensor) -> None:
         self.high, self.low, self.width = high, low, 0
         self.totals = torch.zeros_like(high[:, 0])
+        """(B,) sums of all scores so far."""
+        self.above = np.zeros(len(high))
+        """(B,) number of scores above `high` so far; whole below 2^53."""
 
-    def __call__(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (B,) int64 counts of scores > high and of scores >= low; add the scores to `totals` (B,).
+    def __call__(self, scores: Tensor) -> NDArray[np.float32]:
+        """Add a tile to `above` and `totals`; return (B,) the numbers of its scores from low to high.
 
         Args:
             scores: (B, width) float32.
         """
-        if scores.device.type != "cpu":
+        if scores.device.type == "cpu":
+            above, not_below = self._in_parts(scores)
+        else:
             self.totals += scores.sum(1)
-            return (scores > self.high).sum(1), (scores >= self.low).sum(1)
+            counts = torch.stack([(scores > self.high).sum(1), (scores >= self.low).sum(1)])
+            above, not_below = counts.float().cpu().numpy()
+        self.above += above
+        return not_below - above
+
+    def higher(self) -> Tensor:
+        """Return `above`, (B,) int64, where the bounds lie."""
+        return torch.from_numpy(self.above).to(self.high.device, torch.int64)
+
+    def _in_parts(self, scores: Tensor) -> NDArray[np.float32]:
+        """Return (2, B) numbers of scores > high and of scores >= low."""
         if scores.shape[1] != self.width:
             self._make_buffers(scores.shape[1])
-        for part in self.parts:
-            block = scores[part.rows]
+        for part, block in zip(self.parts, scores.split(self.step), strict=True):
             torch.gt(block, part.high, out=part.flags)
             torch.mv(part.flags, self.ones, out=part.above)
             torch.ge(block, part.low, out=part.flags)
             torch.mv(part.flags, self.ones, out=part.not_below)
             torch.addmv(part.totals, block, self.ones, out=part.totals)
-        above, not_below = self.counts.long()
-        return above, not_below
+        return self.counts.numpy()
 
     def _make_buffers(self, width: int) -> None:
         rows, self.width, self.ones = len(self.high), width, self.high.new_ones(width)
         self.counts = self.high.new_empty(2, rows)
-        step = max(1, min(rows, CHUNK_BYTES * torch.get_num_threads() // (4 * width)))
+        step = self.step = max(1, min(rows, CHUNK_BYTES * torch.get_num_threads() // (4 * width)))
         flags = self.high.new_empty(step, width)
         self.parts = []
         for start in range(0, rows, step):
             part = slice(start, min(start + step, rows))
             buffer = flags[: part.stop - start]
             counts = (*self.counts[:, part], self.totals[part])
-            self.parts += [Part(part, self.high[part], self.low[part], buffer, *counts)]
+            self.parts += [Part(self.high[part], self.low[part], buffer, *counts)]
 
 
 @dataclass(frozen=True)
 class Part:
     """Some n rows of a tile with their bounds and buffers."""
 
-    rows: slice
     high: Tensor
     """(n, 1)."""
     low: Tensor
