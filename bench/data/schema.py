@@ -109,6 +109,8 @@ class RawData:
     """
     attributes: tuple[str, ...] = ()
     """Names of the categorical columns of `items`: brand, seller, category."""
+    numbers: tuple[str, ...] = ()
+    """Names of the numerical columns of `items`, float, null where unknown: price."""
     features: "Mapping[str, RawFeatures | StreamedFeatures]" = field(default_factory=dict)
     """Ready-made vectors by modality (`image`, `text`); a modality given here is not encoded again."""
     pictures: Path | None = None
@@ -187,6 +189,8 @@ class ItemContent:
     """Modality -> (N + 1,), True where the item has this modality."""
     attributes: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
     """Attribute -> (N + 1,) category ids 1..V, 0 = unknown."""
+    numbers: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """Numerical attribute, such as the price -> (N + 1,) values, NaN = unknown."""
 
     def coverage(self) -> dict[str, float]:
         """Return the fraction of items 1..N that have each modality."""

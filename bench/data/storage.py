@@ -79,6 +79,7 @@ def write_items(items: pl.DataFrame, content: ItemContent, folder: Path) -> None
     """Write raw ids and descriptions of the items, which modalities each has, and its categories."""
     extra = [pl.Series(f"has_{name}", mask[1:]) for name, mask in sorted(content.present.items())]
     extra += [pl.Series(f"attribute_{name}", ids[1:]) for name, ids in sorted(content.attributes.items())]
+    extra += [pl.Series(f"number_{name}", values[1:]) for name, values in sorted(content.numbers.items())]
     items.with_columns(extra).write_parquet(folder / "items.parquet")
 
 
@@ -155,8 +156,11 @@ def read_items(folder: Path) -> tuple[pl.DataFrame, ItemContent]:
     categories = [name for name in table.columns if name.startswith("attribute_")]
     present = {name.removeprefix("has_"): _padded(table[name], np.bool_) for name in masks}
     attributes = {name.removeprefix("attribute_"): _padded(table[name], np.int32) for name in categories}
+    values = [name for name in table.columns if name.startswith("number_")]
+    numbers = {name.removeprefix("number_"): _padded(table[name], np.float32, np.nan) for name in values}
     features = {name: np.load(folder / f"feature_{name}.npy", mmap_mode="r") for name in present}
-    return table.drop(*masks, *categories), ItemContent(len(table), features, present, attributes)
+    content = ItemContent(len(table), features, present, attributes, numbers)
+    return table.drop(*masks, *categories, *values), content
 
 
 def interaction_blocks(folder: Path) -> Iterator[Interactions]:
@@ -190,8 +194,8 @@ def _interactions(events: pl.DataFrame, num_users: int) -> Interactions:
     )
 
 
-def _padded(column: pl.Series, dtype: Any) -> NDArray[Any]:
-    return np.concatenate([np.zeros(1, dtype), column.to_numpy().astype(dtype)])
+def _padded(column: pl.Series, dtype: Any, padding: float = 0) -> NDArray[Any]:
+    return np.concatenate([np.full(1, padding, dtype), column.to_numpy().astype(dtype)])
 
 
 def _offsets(users: pl.Series, num_users: int) -> NDArray[np.int64]:
@@ -209,7 +213,13 @@ def fingerprint(folder: Path, behaviors: Sequence[str]) -> str:
         for column in pq.read_schema(folder / file).names:
             _digest_column(digest, folder / file, column)
     items, content = read_items(folder)
-    for kind, arrays in (("f", content.features), ("p", content.present), ("a", content.attributes)):
+    parts = (
+        ("f", content.features),
+        ("p", content.present),
+        ("a", content.attributes),
+        ("n", content.numbers),
+    )
+    for kind, arrays in parts:
         for name in sorted(arrays):
             digest.update(f"{kind}:{name}{arrays[name].dtype.str}{arrays[name].shape}".encode())
             _digest_array(digest, arrays[name])

@@ -186,10 +186,10 @@ def _decided(close: Close, touched: Tensor, level: Tensor) -> tuple[Tensor, Tens
 def _second_pass(catalog: Catalog, level: Tensor, row: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
     """Count against the known scores of the targets, (B, 1), less the touched cells: rows and scores (n,)."""
     own, size, counter = level[row, 0], len(level), Counter(level, level)
-    tied = np.zeros(size)
+    near = np.zeros(size)
     for start in catalog.starts:
-        tied += counter(catalog.tile(start))
-    tied = torch.from_numpy(tied).to(row.device, torch.int64)
+        near += counter(catalog.tile(start))
+    tied = torch.from_numpy(near).to(row.device, torch.int64)
     return counter.higher() - _count(row[score > own], size), tied - _count(row[score == own], size)
 
 

@@ -25,6 +25,46 @@ class Content(Protocol):
         """Modality -> (N + 1,) bool."""
 
 
+def held_modalities(content: Content, names: tuple[str, ...] = ("image", "text")) -> tuple[str, ...]:
+    """Return those of the modalities that some item has."""
+    return tuple(name for name in names if name in content.present and content.present[name].any())
+
+
+class LinearContent(nn.Module):
+    """One modality of the items behind a linear map; an item without it gives zeros, whatever its row says.
+
+    Features are frozen, kept in their stored precision and not part of the state dict.
+
+    Args:
+        content: has `num_items`, `features` and `present` by modality.
+        modality: its name, one that the data set has.
+        size: D, output width.
+        bias: whether the map has one; absent items get none of it.
+    """
+
+    features: Tensor
+    present: Tensor
+
+    def __init__(self, content: Content, modality: str, size: int, bias: bool = True) -> None:
+        super().__init__()
+        self.register_buffer(
+            "features", torch.from_numpy(content.features[modality].copy()), persistent=False
+        )
+        self.register_buffer("present", torch.from_numpy(content.present[modality].copy()), persistent=False)
+        self.project = nn.Linear(self.features.shape[1], size, bias=bias)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Return (..., D) for item ids (...)."""
+        projected: Tensor = self.project(self.features[items].to(self.project.weight.dtype))
+        return projected * self.present[items][..., None]
+
+
+def has_content(table: nn.Module, items: Tensor) -> Tensor:
+    """Return (...) bool, whether items (...) have the modality of a `LinearContent`."""
+    assert isinstance(table, LinearContent)
+    return table.present[items]
+
+
 class FeatureTable(nn.Module):
     """One modality of the items, projected: Linear + LayerNorm, absent items replaced by a learned vector
     before the norm.

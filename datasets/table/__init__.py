@@ -9,6 +9,7 @@ become int64: whole numbers as they are, date-times as microseconds since 1970 (
 Repeated events are kept.
 """
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -61,7 +62,7 @@ CARD = DatasetCard(
     ),
 )
 
-FILLED = "holds a value"
+FILLED, WRONG = "holds a value", "holds a value that is no number"
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ class Options(LogOptions):
     """Column of the item table with image paths relative to the folder."""
     attributes: tuple[str, ...] = ()
     """Categorical columns of the item table."""
+    numbers: tuple[str, ...] = ()
+    """Numerical columns of the item table, such as price; empty fields are unknown."""
     features_image: str = ""
     """.npy file of image vectors, one row per item of the item table; a row of NaN is an absent image."""
     features_text: str = ""
@@ -144,6 +147,7 @@ def read(raw: Path | None, options: Options) -> RawData:
         mapping=mapping,
         items=content.filter(pl.col("item").is_not_null()) if content is not None else None,
         attributes=options.attributes if items else (),
+        numbers=options.numbers if items else (),
         features=_features(path.parent, content, options),
         row_of=lambda number: f"{path}: row {table.lines([numbers[number]])[0]}",
     )
@@ -220,22 +224,45 @@ def _items(table: Table, kind: IdKind, options: Options) -> tuple[pl.DataFrame, 
     if image:
         columns.append(_image_path(text_of(image[0]), table.path.parent).alias("image"))
     columns += [text_of(name).alias(name) for name in _optional(table, options, "attributes")]
-    filled = pl.any_horizontal(written(options.item_id).is_not_null(), *(c.is_not_null() for c in columns))
+    numbers = _optional(table, options, "numbers")
+    values = [text_of(name).cast(pl.Float64, strict=False) for name in numbers]
+    finite = [pl.when(value.is_finite()).then(value) for value in values]
+    columns += [value.alias(name) for name, value in zip(numbers, finite, strict=True)]
+    wrong = [
+        text_of(name).is_not_null() & value.is_null() for name, value in zip(numbers, finite, strict=True)
+    ]
+    columns.append(pl.any_horizontal(False, *wrong).alias(WRONG))
+    filled = pl.any_horizontal(
+        written(options.item_id).is_not_null(), *(c.is_not_null() for c in columns[:-1])
+    )
     rows = table.collect([*columns, filled.alias(FILLED)]).with_row_index(ROW)
     rows = rows.filter(pl.col(FILLED) | pl.col(ROW).is_in(list(table.broken)))
     again = pl.col("item").is_not_null() & ~pl.col("item").is_first_distinct()
-    bad = rows.filter((pl.col("item").is_null() | again) & pl.col(FILLED))
+    faulty = again | pl.col(WRONG)
+    bad = rows.filter((pl.col("item").is_null() | faulty) & pl.col(FILLED))
     first_bad = bad.select(ROW, "item").head(BAD_ROWS).rows()
     problems = {row: _item_problem(table, item, row, options) for row, item in first_bad}
     left_out = left_out_of(table, problems, len(bad), options.on_bad_row)
-    return rows.with_columns(pl.when(~again).then("item").alias("item")).drop(ROW, FILLED), left_out
+    sound = rows.with_columns(pl.when(~faulty).then("item").alias("item"))
+    return sound.drop(ROW, FILLED, WRONG), left_out
 
 
 def _item_problem(table: Table, item: Any, row: int, options: Options) -> str:
     value = table.in_words(options.item_id, row)
+    for name in options.numbers:
+        given = table.frame.select(text_of(name)).slice(row, 1).collect().item()
+        if given is not None and not _is_number(given):
+            return f"{table.in_words(name, row)}; expected a number, or nothing where it is unknown"
     if item is not None:
         return f"{value}; expected one row per item; remove this one"
     return f"{value}; expected {expected_of('item', value)}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _image_path(name: pl.Expr, folder: Path) -> pl.Expr:

@@ -32,6 +32,7 @@ from bench.registry import select
 from bench.training.loop import make_optimizer, start_stage, train_step
 
 SIZES = ((500, 5_000), (1_000, 10_000), (2_000, 20_000))
+MODELS = "stosa,ssdrec,nmtr,dipn,sgdl,mb_str,kmclr,ebm,missrec,mmsbr,mmmlp,m3srec,cmclrec"
 EVENTS_PER_USER = 60
 CATALOG = (22_793, 618_529, 257)
 """Users, items and events per user of the paper's Kuaishou."""
@@ -47,6 +48,16 @@ def log_of(users: int, items: int, each: int) -> Interactions:
     return Interactions(offsets, item, behavior, np.tile(np.arange(each, dtype=np.int64), users))
 
 
+def content_of(items: int, width: int = 64) -> ItemContent:
+    """Return images and texts of all items but every tenth, random vectors in half precision."""
+    rng, has = np.random.default_rng(1), np.arange(items + 1) % 10 > 0
+    features = {
+        name: rng.standard_normal((items + 1, width), np.float32).astype(np.float16)
+        for name in ("image", "text")
+    }
+    return ItemContent(items, features, dict.fromkeys(features, has))
+
+
 def resident() -> float:
     """Return the largest resident size so far, MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -58,7 +69,7 @@ def measure(name: str, users: int, items: int, each: int, steps: int | None) -> 
     events = log_of(users, items, each)
     split = Split("all", events.offsets[1:], np.empty(0, np.int64), np.empty(0, np.int64))
     training = TrainingEvents(events.users(), events.item, events.behavior, events.timestamp, items)
-    info = DatasetInfo(users, items, ("click", "favor"), ItemContent(items))
+    info = DatasetInfo(users, items, ("click", "favor"), content_of(items))
     before = resident()
     torch.manual_seed(0)
     kind = entry.load()
@@ -102,7 +113,7 @@ def exponent(first: float, last: float, factor: float) -> float:
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--models", default="stosa,ssdrec,nmtr,dipn,sgdl,mb_str,kmclr,ebm")
+    parser.add_argument("--models", default=MODELS)
     parser.add_argument("--steps", type=int, default=None, help="steps per stage; default: the whole epoch")
     parser.add_argument("--catalog", action="store_true", help="the paper's size, 2 steps unless told")
     parser.add_argument("--cell", nargs=5, help=argparse.SUPPRESS)

@@ -192,6 +192,17 @@ def test_categories_are_numbered_by_raw_value_and_unknown_ones_are_zero(tmp_path
     assert dataset.items["brand"].to_list() == ["zeta", "", "alpha", None, "zeta"]
 
 
+def test_numbers_are_kept_as_they_are_and_change_the_fingerprint(tmp_path):
+    made = []
+    for price in (2.5, 3.5):
+        items = pl.DataFrame({"item": [100, 200, 400], "price": [price, None, 8.0]})
+        made.append(prepared(raw_data(items=items, numbers=("price",)), tmp_path / str(price)))
+    found = made[0].content.numbers["price"]
+    assert found[[1, 4]].tolist() == [2.5, 8.0] and np.isnan(found[[0, 2, 3, 5]]).all()
+    assert made[0].metadata["numbers"] == {"price": 2}
+    assert made[0].fingerprint != made[1].fingerprint
+
+
 def test_titles_are_encoded_and_items_without_one_are_absent(tmp_path):
     items = pl.DataFrame({"item": [100, 200, 400], "title": ["red shoe", "  ", "blue shoe"]})
     dataset = prepared(raw_data(items=items), tmp_path / "hand", EncoderOptions(text_size=8))

@@ -287,6 +287,13 @@ def test_the_item_table_gives_text_paths_and_attributes(tmp_path: Path) -> None:
     ]
 
 
+def test_numbers_of_the_item_table_are_floats_and_empty_ones_unknown(tmp_path: Path) -> None:
+    item_folder(tmp_path, "item,price\n10,2.5\n11,\n12,1e2\n")
+    data = read(tmp_path, Options(behaviors=THREE, items="items.csv", numbers=("price",)))
+    assert data.items is not None and data.numbers == ("price",)
+    assert data.items["price"].to_list() == [2.5, None, 100.0]
+
+
 def test_item_ids_of_both_tables_have_one_type(tmp_path: Path) -> None:
     item_folder(tmp_path, "item\n10\nA5\n")
     data = read(tmp_path, Options(behaviors=THREE, items="items.csv"))
@@ -304,6 +311,13 @@ def test_item_ids_of_both_tables_have_one_type(tmp_path: Path) -> None:
         ("id\n10\n", {}, ["items.csv: row 1: no column 'item'", "set item_id="]),
         ("item\n10\n", {"attributes": ("brand",)}, ["no column 'brand'", "set attributes="]),
         ("item\n10\n", {"text_columns": ("name",)}, ["no column 'name'", "set text_columns="]),
+        (
+            "item,price\n10,5 EUR\n",
+            {"numbers": ("price",)},
+            ["items.csv: row 2: price '5 EUR'; expected a number"],
+        ),
+        ("item,price\n10,1\n11,inf\n", {"numbers": ("price",)}, ["items.csv: row 3: price 'inf'"]),
+        ("item\n10\n", {"numbers": ("price",)}, ["no column 'price'", "set numbers="]),
         ("item\n10\n", {"items": "item.csv"}, ["item.csv: no such file", "did you mean 'items.csv'"]),
     ],
 )

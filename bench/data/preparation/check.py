@@ -17,7 +17,7 @@ from bench.errors import UserError, hint
 LAST_TIME = 4 * 10**18  # the year 2096 in nanoseconds; beyond it stand markers such as the largest int64
 MOST_BEHAVIORS = 127  # behavior ids are int8
 CHUNK = 65536
-RESERVED = ("has_", "attribute_")
+RESERVED = ("has_", "attribute_", "number_")
 
 
 def check_raw(raw: RawData) -> None:
@@ -39,11 +39,9 @@ def check_raw(raw: RawData) -> None:
         check_events(raw.events, raw.behaviors)
         _check_target(raw.events["behavior"], raw.behaviors)
     if isinstance(raw.items, pl.DataFrame):
-        check_items(raw.items, raw.attributes, ids)
-    elif raw.attributes and raw.items is None:
-        raise UserError(
-            f"attributes {', '.join(raw.attributes)}: there is no item table to hold them; add one"
-        )
+        check_items(raw.items, raw.attributes, ids, raw.numbers)
+    elif (named := raw.attributes + raw.numbers) and raw.items is None:
+        raise UserError(f"attributes {', '.join(named)}: there is no item table to hold them; add one")
     for modality, features in raw.features.items():
         if isinstance(features, RawFeatures):
             _check_features(features, modality, ids)
@@ -127,18 +125,21 @@ def _check_timestamps(column: pl.Series) -> None:
     _refuse((column < 0) | (column > LAST_TIME), column, "events: timestamp", expected, fix)
 
 
-def check_items(items: pl.DataFrame, attributes: tuple[str, ...], ids: pl.DataType | None) -> None:
+def check_items(
+    items: pl.DataFrame, attributes: tuple[str, ...], ids: pl.DataType | None, numbers: tuple[str, ...] = ()
+) -> None:
     """Look for faults in an item table.
 
     Args:
         items: what a reader gives.
         attributes: names of its categorical columns.
         ids: type of the items in the events; None where it is not known yet.
+        numbers: names of its numerical columns.
 
     Raises:
         UserError: a column is missing or of the wrong type, an id is none or stands there twice.
     """
-    _check_columns(items, "items", ("item", *attributes))
+    _check_columns(items, "items", ("item", *attributes, *numbers))
     _check_ids(items["item"], "items", "item")
     if ids is not None and (items["item"].dtype == pl.String) != (ids == pl.String):
         raise UserError(
@@ -162,6 +163,15 @@ def check_items(items: pl.DataFrame, attributes: tuple[str, ...], ids: pl.DataTy
         if not (items[name].dtype in (pl.String, pl.Null) or items[name].dtype.is_integer()):
             fix = "read it as text or whole numbers"
             raise UserError(f"items: attribute '{name}' has type {items[name].dtype}; {fix}")
+    for name in numbers:
+        if name.startswith(RESERVED) or name in ("item", "title", "image"):
+            raise UserError(f"items: '{name}' cannot be the name of a number; rename the column")
+        column = items[name]
+        if not (column.dtype.is_numeric() or column.dtype == pl.Null):
+            fix = "turn it into numbers in the reader"
+            raise UserError(f"items: number '{name}' has type {column.dtype}; {fix}")
+        finite = column.cast(pl.Float64).is_finite().fill_null(True)
+        _refuse(~finite, column, f"items: {name}", "a finite number or nothing", "leave it empty")
 
 
 def _check_features(features: RawFeatures, modality: str, ids: pl.DataType | None) -> None:

@@ -51,6 +51,7 @@ def describe_items(
         "lacking": lacking(items, content),
         "broken_pictures": {"count": len(broken), "first": list(broken.values())[:SHOWN]},
         "attributes": {name: int(numbers.max()) for name, numbers in content.attributes.items()},
+        "numbers": {name: int((~np.isnan(values)).sum()) for name, values in content.numbers.items()},
     }
 
 
@@ -76,11 +77,11 @@ def item_table(
     given = raw.items
     if not isinstance(given, pl.DataFrame):
         given = given(ids)
-        check_items(given, raw.attributes, ids.dtype)
+        check_items(given, raw.attributes, ids.dtype, raw.numbers)
     columns = [name for name in COLUMN.values() if name in given.columns]
     texts = [pl.when(~is_word(pl.col(name))).then(name) for name in columns]
     given = given.with_columns(pl.col(columns).cast(pl.String))
-    known = given.select(pl.col("item").cast(ids.dtype), *texts, *raw.attributes)
+    known = given.select(pl.col("item").cast(ids.dtype), *texts, *raw.attributes, *raw.numbers)
     matched = table.join(known, on="item", how="semi")
     require_known("item table", len(matched), known["item"], ids)
     joined = table.join(known, on="item", how="left", maintain_order="left")
@@ -180,7 +181,8 @@ def write_content(
             "lacking": int((~mask[1:]).sum()),
         }
     attributes = {name: _numbered(items[name]) for name in raw.attributes}
-    return ItemContent(len(items), features, present, attributes), made, broken
+    numbers = {name: _valued(items[name]) for name in raw.numbers}
+    return ItemContent(len(items), features, present, attributes, numbers), made, broken
 
 
 def _require_vectors(
@@ -267,6 +269,12 @@ def _numbered(column: pl.Series) -> NDArray[np.int32]:
     numbers = pl.DataFrame({"value": values, "number": np.arange(1, len(values) + 1, dtype=np.int32)})
     joined = column.to_frame("value").join(numbers, on="value", how="left", maintain_order="left")
     return np.concatenate([np.zeros(1, np.int32), joined["number"].fill_null(0).to_numpy()])
+
+
+def _valued(column: pl.Series) -> NDArray[np.float32]:
+    """Return (N + 1,) values, NaN where unknown and in row 0."""
+    values = column.cast(pl.Float32).fill_null(np.nan).to_numpy()
+    return np.concatenate([np.full(1, np.nan, np.float32), values])
 
 
 def not_encoded(items: pl.DataFrame, content: ItemContent) -> dict[str, float]:
