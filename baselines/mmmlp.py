@@ -186,7 +186,7 @@ class MMMLP(Recommender):
 
     def set_up(self, events: TrainingEvents) -> None:
         """Note how often items are targets, and what users have touched, for negatives."""
-        self.softmax.set_up(events)
+        self.softmax.set_up(events.item_counts())
         if self.config.loss == "bpr":
             user, item = torch.from_numpy(events.user), torch.from_numpy(events.item).long()
             sampler = UntouchedItems(user, item, self.info.num_users, self.info.num_items)

@@ -29,12 +29,10 @@ from torch import Tensor, nn
 
 from bench.cards import Card
 from bench.interface import Batch, Causal, DatasetInfo, Recommender, Stage, TrainingEvents
+from bench.nn.gaussian import LEAST_VARIANCE, point, variance
 from bench.nn.negatives import UntouchedItems
 from bench.nn.scoring import rows_of
 from bench.nn.transformer import attention_mask
-
-LEAST_VARIANCE = 1e-24
-"""Floor below which the root would have no finite gradient."""
 
 CARD = Card(
     name="stosa",
@@ -102,16 +100,6 @@ class STOSAConfig:
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_heads:
             raise ValueError(f"num_heads={self.num_heads} does not divide hidden_size={self.hidden_size}")
-
-
-def variance(x: Tensor) -> Tensor:
-    """Return ELU(x) + 1, above zero for any finite x."""
-    return (F.elu(x) + 1).clamp(min=LEAST_VARIANCE)
-
-
-def point(mean: Tensor, variances: Tensor) -> Tensor:
-    """Return (..., 2 D), mean and standard deviations side by side, of a Gaussian (..., D), (..., D)."""
-    return torch.cat([mean, variances.sqrt()], -1)
 
 
 def wasserstein(p: Tensor, q: Tensor) -> Tensor:

@@ -23,14 +23,13 @@ from bench.baselines.cmclrec.config import CMCLRecConfig
 from bench.baselines.cmclrec.cuts import cut_short, random_prefix
 from bench.baselines.cmclrec.features import UserFeatures
 from bench.baselines.cmclrec.simulator import Simulator, warm_threshold
-from bench.baselines.sasrec import Block, SASRecConfig
 from bench.cards import Card
 from bench.interface import Batch, Causal, DatasetInfo, Recommender, Stage, TrainingEvents
 from bench.nn.content import LinearContent, held_modalities
 from bench.nn.dropout import Dropout
 from bench.nn.scoring import dot_scores
 from bench.nn.softmax import ItemSoftmax
-from bench.nn.transformer import attention_mask
+from bench.nn.transformer import TransformerBlock, attention_mask
 
 CARDS = (
     Card(
@@ -105,8 +104,10 @@ class CMCLRec(Recommender):
         held = held_modalities(info.content)
         self.content = nn.ModuleList(LinearContent(info.content, name, size, bias=False) for name in held)
         self.positions = nn.Parameter(torch.empty(c.max_history, size))
-        block = SASRecConfig(hidden_size=size, num_heads=c.num_heads, dropout=c.dropout, norm="pre")
-        self.blocks = nn.ModuleList(Block(block) for _ in range(c.num_layers))
+        self.blocks = nn.ModuleList(
+            TransformerBlock(size, c.num_heads, c.dropout, c.dropout, inner_size=size, norm="pre")
+            for _ in range(c.num_layers)
+        )
         self.last_norm, self.dropout = nn.LayerNorm(size), Dropout(c.dropout)
         self.softmax = ItemSoftmax(info.num_items)
         self.threshold = 0
@@ -155,7 +156,7 @@ class CMCLRec(Recommender):
 
     def set_up(self, events: TrainingEvents) -> None:
         """Note how often items are targets, who is warm, and their sequences."""
-        self.softmax.set_up(events)
+        self.softmax.set_up(events.item_counts())
         if self.config.simulator:
             wanted, users = self.config.warm_events, self.info.num_users
             self.threshold, counts = warm_threshold(events, users, wanted)

@@ -24,9 +24,9 @@ class CMCLRecConfig:
     max_simulated: int = 10
     """Most simulated events in front of a history."""
     temperature: float = 0.1
-    """Of the contrast between the two views of a user."""
+    """Temperature of the contrast between the two views of a user."""
     simulator_temperature: float = 0.1
-    """Of the weights of the neighbors."""
+    """Temperature of the weights of the neighbors."""
     loss_weight_contrast: float = 0.1
     """Weight of the contrast while tuning."""
     cut_share: float = 0.3

@@ -135,7 +135,7 @@ class M3SRec(Recommender):
 
     def set_up(self, events: TrainingEvents) -> None:
         """Note how often items are targets."""
-        self.softmax.set_up(events)
+        self.softmax.set_up(events.item_counts())
 
     def vector(self, stream: int, items: Tensor) -> Tensor:
         """Return the vectors (..., D) of items (...) in a modality; 0 is the id."""

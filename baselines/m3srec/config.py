@@ -32,7 +32,7 @@ class M3SRecConfig:
     """Candidates: cosine with their fused id, image and text over the temperature, or a dot product with the
     id."""
     temperature: float = 0.07
-    """Of the cosines."""
+    """Temperature of the cosines."""
     pretrain: bool = True
     """A contrastive stage on image and text comes first; without images and texts there is none."""
     loss_weight_cross: float = 0.5

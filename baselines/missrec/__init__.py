@@ -138,7 +138,7 @@ class MISSRec(Recommender):
 
     def set_up(self, events: TrainingEvents) -> None:
         """Note how often items are targets; find interests for the first time."""
-        self.softmax.set_up(events)
+        self.softmax.set_up(events.item_counts())
         self.search_interests()
 
     def start_epoch(self, epoch: int, events: TrainingEvents) -> None:

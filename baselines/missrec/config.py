@@ -38,7 +38,7 @@ class MISSRecConfig:
     recluster_every: int = 1
     """Epochs between searches for interests."""
     temperature: float = 0.07
-    """Of the cosines."""
+    """Temperature of the cosines."""
     loss_weight_interest: float = 0.05
     """Weight of the diversity of interests (512 times the gamma of the release, whose batch it is)."""
     reg: Literal["mean", "code"] = "mean"

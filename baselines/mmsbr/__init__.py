@@ -147,7 +147,7 @@ class MMSBR(Recommender):
 
     def set_up(self, events: TrainingEvents) -> None:
         """Fit principal components and pseudo vectors on the items of the training part."""
-        self.softmax.set_up(events)
+        self.softmax.set_up(events.item_counts())
         c, content, size = self.config, self.info.content, self.config.hidden_size
         trained = events.item_counts() > 0  # (N + 1,)
         maps = {}

@@ -26,8 +26,8 @@ class MMSBRConfig:
     item_dropout: float = 0.2
     """Behind the pivots and in the numerical branch, fraction."""
     pseudo: Literal["auto", "retrieval", "ridge", "off"] = "auto"
-    """Where a pseudo text comes from: the texts nearest to the image, or a regression, which `auto` takes over
-    more than 100,000 items; `off`: no contrast."""
+    """Where a pseudo text comes from: the texts nearest to the image, or a regression, which `auto` takes
+    over more than 100,000 items; `off`: no contrast."""
     num_retrieved: int = 2
     """Other items whose mean is a pseudo vector (K_p)."""
     loss_weight_contrast: float = 0.01
@@ -35,7 +35,7 @@ class MMSBRConfig:
     con: Literal["batch", "code"] = "batch"
     """Contrast: unit vectors of the step's items; or raw products over the whole catalog, as released."""
     temperature: float = 0.1
-    """Of that contrast; 1 in the release's form."""
+    """Temperature of that contrast; 1 in the release's form."""
     num_hard: int = 100
     """Hardest others in its denominator."""
     numeric: Literal["auto", "on", "off"] = "auto"

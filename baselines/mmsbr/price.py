@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.baselines.mmsbr.config import MMSBRConfig
-from bench.baselines.stosa import point, variance
 from bench.nn.dropout import Dropout
+from bench.nn.gaussian import point, variance
 
 
 def levels_of(values: NDArray[np.floating], category: NDArray[np.integer], count: int) -> NDArray[np.int64]:
@@ -55,7 +55,7 @@ class PriceBranch(nn.Module):
         """Query, key and value of means, then of covariances."""
         self.dense = nn.ModuleList(nn.Linear(size, size) for _ in range(2))
         self.norms = nn.ModuleList(nn.LayerNorm(size) for _ in range(5))
-        """Of mean tables, spread tables, categories, and of both outputs."""
+        """Norms of mean tables, spread tables, categories, and both outputs."""
         self.dropout = Dropout(config.item_dropout)
 
     def session(self, history: Tensor, allowed: Tensor) -> Tensor:

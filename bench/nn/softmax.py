@@ -3,11 +3,12 @@
 Letters: n rows (labelled positions), N items, S columns of the softmax, D width.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.interface import TrainingEvents
 from bench.nn.losses import chunked_cross_entropy
 
 WHOLE_CATALOG = 100_000
@@ -31,10 +32,10 @@ class ItemSoftmax(nn.Module):
         self.num_items, self.whole = num_items, whole
         self.register_buffer("share", torch.zeros(num_items + 1), persistent=False)
 
-    def set_up(self, events: TrainingEvents) -> None:
-        """Note how often each item is a target."""
-        counts = torch.from_numpy(events.item_counts()).to(self.share)
-        self.share.copy_(counts / counts.sum().clamp(min=1))
+    def set_up(self, counts: NDArray[np.int64]) -> None:
+        """Note how often each item is a target: counts (N + 1,)."""
+        known = torch.from_numpy(counts).to(self.share)
+        self.share.copy_(known / known.sum().clamp(min=1))
 
     def columns(self, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the items (S,) that the loss of labels (n,) is over, ascending, and what is added to their

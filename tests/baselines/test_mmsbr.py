@@ -11,9 +11,9 @@ from bench.baselines.mmsbr import MMSBR, modality_contrast
 from bench.baselines.mmsbr.config import MMSBRConfig
 from bench.baselines.mmsbr.price import levels_of, squared
 from bench.baselines.mmsbr.pseudo import Ridge, components, projected, pseudo_vectors
-from bench.baselines.stosa import point
 from bench.errors import UserError
 from bench.interface import DatasetInfo
+from bench.nn.gaussian import point
 from tests.baselines.multimodal import (
     HISTORY,
     ITEMS,

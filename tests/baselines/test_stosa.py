@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.baselines.stosa import STOSA, STOSAConfig, point, ranking_terms, variance, wasserstein
+from bench.baselines.stosa import STOSA, STOSAConfig, ranking_terms, wasserstein
 from bench.interface import Batch, DatasetInfo, ItemContent, TrainingEvents
+from bench.nn.gaussian import point, variance
 
 ITEMS, USERS = 20, 4
 HISTORY = torch.tensor([[0, 0, 0, 5, 9, 2], [0, 3, 8, 8, 1, 7], [4, 6, 2, 9, 10, 11], [0, 0, 0, 0, 0, 12]])
