@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench import __version__, cli_ablate, cli_data, cli_figure, cli_models
+from bench import __version__, cli_ablate, cli_data, cli_figure, cli_models, cli_stress
 from bench.errors import UserError
 from bench.terminal import (
     Candidates,
@@ -43,6 +43,7 @@ app.add_typer(cli_data.app, name="data")
 app.command()(cli_models.models)
 app.command()(cli_models.test)
 app.command()(cli_ablate.ablate)
+app.command()(cli_stress.stress)
 app.add_typer(cli_figure.app, name="figure")
 
 
@@ -125,6 +126,9 @@ def run(
     jobs: Jobs = None,
     results: Results = Path("results"),
     fresh: Fresh = False,
+    keep_model: Annotated[
+        bool, typer.Option("--keep-model", help="Keep the trained weights beside the records.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train and test models on a data set, print the table.
@@ -145,7 +149,7 @@ def run(
     plan = make_plan(
         dataset,
         select(models, task.value),
-        settings=set_ or [],
+        settings=[*(set_ or []), *(["training.keep_model=true"] if keep_model else [])],
         task=task.value,
         candidates=protocol,
         seeds=seeds,

@@ -21,7 +21,8 @@ MEASURE = ("bench.experiments.run",)
 """What trains and tests a cell: loop, batches, split, candidates, ranks, pairs."""
 NO_INFLUENCE = (
     "bench", "bench.cards", "bench.code_hash", "bench.errors", "bench.files", "bench.registry",
-    "bench.experiments.record", "bench.experiments.store", "bench.training.checkpoint",
+    "bench.experiments.kept", "bench.experiments.record", "bench.experiments.store",
+    "bench.training.checkpoint",
     "bench.training.watcher",
 )  # fmt: skip
 """Modules of the project that cannot move a number: naming, storing, telling. Reports, the command line and

@@ -62,6 +62,8 @@ class TrainingOptions:
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`. Not part of a cell's key."""
     evaluation_batch: int = 256
     """Users encoded at once in validation and test. Not part of a cell's key."""
+    keep_model: bool = False
+    """The trained weights are kept beside the record. Not part of a cell's key."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -308,6 +308,20 @@ class Recommender(nn.Module):
         """Return (B, C) scores of the candidates (B, C) int64, from the histories alone."""
         return self.score_encoded(self.encode(batch), candidates, self.encode_items())
 
+    def exchange_content(self, owner: Mapping[str, Tensor]) -> None:
+        """Let each item show the image or text of another one, or none: the test of whether a trained model
+        looks at them.
+
+        The default asks every module that has a method of this name (`bench.nn.content`). A model that holds
+        content in other places, or what it derived from it, must exchange that too.
+
+        Args:
+            owner: modality -> (N + 1,) int64, the item whose vector each item shows from now on; 0 is none.
+        """
+        for module in self.modules():
+            if module is not self and (exchange := getattr(module, "exchange_content", None)):
+                exchange(owner)
+
     def extra_terms(self) -> Mapping[str, float]:
         """Return figures worth storing after training (gate weights, norms); default: none."""
         return {}

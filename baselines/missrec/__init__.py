@@ -16,6 +16,7 @@ Readings taken
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -171,6 +172,14 @@ class MISSRec(Recommender):
             zip(owners, member.split([len(own) for own in owners]), strict=True)
         ):
             self.codes[own, place] = codes + 1
+
+    def exchange_content(self, owner: Mapping[str, Tensor]) -> None:
+        """Exchange vectors, and the interests that they belong to."""
+        super().exchange_content(owner)
+        for place, table in enumerate(self.content):
+            assert isinstance(table, LinearContent)
+            if table.modality in owner:
+                self.codes[:, place] = self.codes[owner[table.modality], place]
 
     def interests(self, history: Tensor, causal: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Return encoded interests H (B, Q, D) of items (B, L), which are real (B, Q) bool, and the position

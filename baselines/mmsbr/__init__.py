@@ -15,6 +15,8 @@ Readings taken
 - Item vectors of a step are computed once, for history and softmax together.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -177,6 +179,15 @@ class MMSBR(Recommender):
                 table.uniform_(-(self.config.hidden_size**-0.5), self.config.hidden_size**-0.5)
             else:
                 table.copy_(torch.from_numpy(values))
+
+    def exchange_content(self, owner: Mapping[str, Tensor]) -> None:
+        """Exchange the rows of the tables as they were trained, pseudo forms too."""
+        for place, name in enumerate(self.held):
+            if name in owner:
+                rows = owner[name]
+                for table in (place, *([place + len(self.held)] if self.contrasted else [])):
+                    self.tables[table].data = self.tables[table].data[rows]
+                self.get_buffer(f"present_{place}").copy_(self.get_buffer(f"present_{place}")[rows])
 
     def modality(self, place: int, items: Tensor, pseudo: bool = False) -> Tensor:
         """Return (..., D) image or text of items (...), or its pseudo form."""

@@ -67,7 +67,13 @@ def run_grid(
         for entry in plan.models
         for seed in plan.seeds
     ]
-    records = {} if fresh else {cell.key: record for cell, _ in cells if (record := store.find(cell.key))}
+    records = {
+        cell.key: record
+        for cell, _ in cells
+        if not fresh
+        and (record := store.find(cell.key))
+        and (not plan.training.keep_model or store.weights_path(cell).is_file())
+    }
     missing = [
         Order(cell, entry, plan.training, store.root, folder, shuffle, jobs)
         for cell, entry in cells
@@ -87,6 +93,16 @@ def run_grid(
                 records[record.key] = record
                 display.finish(title(record.label, record.cell.seed), record)
     return [records[cell.key] for cell, _ in cells]
+
+
+def open_plan(plan: Plan) -> Task:
+    """Return the data set of a plan under its protocol.
+
+    Raises:
+        UserError: there is no such data set.
+    """
+    options, shuffle = take_shuffle(plan.data)
+    return _task(library.resolve(plan.dataset, options), shuffle, plan.protocol)
 
 
 def _duration(cells: int, jobs: int, max_minutes: float | None) -> str:

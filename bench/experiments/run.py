@@ -19,6 +19,7 @@ from bench.data.protocol.task import Task
 from bench.errors import UserError
 from bench.evaluation.kinds import KINDS
 from bench.experiments.diagnostics import diagnose
+from bench.experiments.kept import save_weights
 from bench.experiments.record import NOT_VALIDATED, Cell, DataFacts, Environment, Failure, Outcome, Record
 from bench.experiments.store import Store
 from bench.interface import Recommender
@@ -44,7 +45,9 @@ def run_cell(
         watcher: listens to the training.
     """
     try:
-        outcome, device = _run(cell, entry, task, training, store, watcher)
+        outcome, device, model = _run(cell, entry, task, training, store, watcher)
+        if training.keep_model:
+            save_weights(model, store.weights_path(cell), cell.key)
         record = _record(cell, entry, task, outcome, device)
         store.write(record)
         store.checkpoint_path(cell.key).unlink(missing_ok=True)
@@ -57,7 +60,7 @@ def run_cell(
 
 def _run(
     cell: Cell, entry: Entry, task: Task, training: TrainingOptions, store: Store, watcher: Watcher
-) -> tuple[Outcome, torch.device]:
+) -> tuple[Outcome, torch.device, Recommender]:
     kind = entry.load()
     config: Any = build_options(kind.Config, cell.options, f"model {cell.model}")
     device = pick(training.device)
@@ -72,7 +75,8 @@ def _run(
     options = FitOptions(cell.seed, cell.epochs, cell.max_minutes, training.evaluation_batch)
     result = fit(model, data, device, options, watcher, checkpoint)
     remark = _remark(cell, result, validation=len(task.split.validation))
-    return _outcome(model, result, remark, data, task, device, training.evaluation_batch), device
+    outcome = _outcome(model, result, remark, data, task, device, training.evaluation_batch)
+    return outcome, device, model
 
 
 def _outcome(

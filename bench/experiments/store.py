@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bench.errors import UserError
 from bench.evaluation.kinds import KINDS
-from bench.experiments.record import Outcome, Record, to_json
+from bench.experiments.record import Cell, Outcome, Record, to_json
 from bench.files import replacing
 
 FORMAT = 1
@@ -83,7 +83,7 @@ class Store:
         each other.
         """
         record.finished_at = datetime.now(UTC).isoformat(timespec="microseconds")
-        folder = self._folder(record)
+        folder = self._folder(record.cell)
         folder.mkdir(parents=True, exist_ok=True)
         if isinstance(record.result, Outcome):
             arrays = {name: _compact(array) for name, array in record.result.arrays.items()}
@@ -108,6 +108,14 @@ class Store:
         """Return where the state of an unfinished cell is kept."""
         return self.root / "checkpoints" / f"{key}.pt"
 
+    def weights_path(self, cell: Cell) -> Path:
+        """Return where the trained weights of a cell are kept, if they are."""
+        return self._folder(cell) / "weights.pt"
+
+    def stress_path(self, cell: Cell, code: str) -> Path:
+        """Return where the ranks of a cell under exchanged content are kept, by the code that made them."""
+        return self._folder(cell) / f"stress-{code[:12]}.npz"
+
     def _paths(self, dataset: str | None = None, ending: str = "") -> list[Path]:
         """Return the record files of a data set (None: of all) in folders of some ending, sorted.
 
@@ -119,9 +127,9 @@ class Store:
         files = [folder / RECORD for folder in folders if folder.name.endswith(ending)]
         return sorted(file for file in files if file.is_file())
 
-    def _folder(self, record: Record) -> Path:
-        model = _file_name(f"{record.cell.model}-seed{record.cell.seed}-{record.key[:12]}")
-        return self.root / "cells" / _file_name(record.cell.dataset) / model
+    def _folder(self, cell: Cell) -> Path:
+        model = _file_name(f"{cell.model}-seed{cell.seed}-{cell.key[:12]}")
+        return self.root / "cells" / _file_name(cell.dataset) / model
 
 
 def _value(record: Record, name: str) -> Any:

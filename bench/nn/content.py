@@ -30,7 +30,22 @@ def held_modalities(content: Content, names: tuple[str, ...] = ("image", "text")
     return tuple(name for name in names if name in content.present and content.present[name].any())
 
 
-class LinearContent(nn.Module):
+class ModalityTable(nn.Module):
+    """What tables of one modality share: rows that can be exchanged once a model is trained."""
+
+    features: Tensor
+    present: Tensor
+    modality: str
+
+    def exchange_content(self, owner: Mapping[str, Tensor]) -> None:
+        """Let each item show the vector of another, or none; see `Recommender.exchange_content`."""
+        if self.modality in owner:
+            rows = owner[self.modality]
+            self.features.data = self.features.data[rows]
+            self.present = self.present[rows]
+
+
+class LinearContent(ModalityTable):
     """One modality of the items behind a linear map; an item without it gives zeros, whatever its row says.
 
     Features are frozen, kept in their stored precision and not part of the state dict.
@@ -42,11 +57,9 @@ class LinearContent(nn.Module):
         bias: whether the map has one; absent items get none of it.
     """
 
-    features: Tensor
-    present: Tensor
-
     def __init__(self, content: Content, modality: str, size: int, bias: bool = True) -> None:
         super().__init__()
+        self.modality = modality
         self.register_buffer(
             "features", torch.from_numpy(content.features[modality].copy()), persistent=False
         )
@@ -65,7 +78,7 @@ def has_content(table: nn.Module, items: Tensor) -> Tensor:
     return table.present[items]
 
 
-class FeatureTable(nn.Module):
+class FeatureTable(ModalityTable):
     """One modality of the items, projected: Linear + LayerNorm, absent items replaced by a learned vector
     before the norm.
 
@@ -79,11 +92,9 @@ class FeatureTable(nn.Module):
         trainable: whether the features move in training.
     """
 
-    features: Tensor
-    present: Tensor
-
     def __init__(self, content: Content, modality: str, size: int, trainable: bool = False) -> None:
         super().__init__()
+        self.modality = modality
         rows = content.num_items + 1
         array = content.features.get(modality, np.zeros((rows, 1), np.float16))
         mask = content.present.get(modality, np.zeros(rows, bool))

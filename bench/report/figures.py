@@ -19,7 +19,8 @@ from bench.errors import UserError
 from bench.experiments.record import Failure, Outcome, Record
 from bench.files import replacing
 from bench.report.ablation import Ablation
-from bench.report.panels import COLORS, GREY, STYLE, bars, groups, heatmap, lines, log_scale
+from bench.report.panels import COLORS, GREY, STYLE, bars, forest, groups, heatmap, lines, log_scale
+from bench.report.stress import StressTable
 
 WIDTH = 7.1
 """Width of a figure over two columns of a paper, inches."""
@@ -88,6 +89,32 @@ def _change(difference: float | None, p: float | None) -> str:
         return ""
     p_value = "" if p is None else ", p<0.001" if p < 0.001 else f", p={p:.3f}"
     return f"{difference:+.4f}".replace("-", "\N{MINUS SIGN}") + p_value
+
+
+def stress(table: StressTable, folder: Path) -> list[Path]:
+    """Draw what models lose: a panel per changed condition, a row per model, differences with 95 % intervals.
+
+    Args:
+        table: of one stress run.
+        folder: where `stress_<dataset>_<protocol>_<form>.{png,pdf}` goes.
+    """
+    labels, changed = list(table.rows), table.conditions[1:]
+    with matplotlib.rc_context(STYLE):
+        size = (WIDTH, 0.9 + 0.24 * len(labels))
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(1, len(changed), sharex=True, sharey=True, squeeze=False)[0]
+        for panel, name in zip(panels, changed, strict=True):
+            cells = [row[name] for row in table.rows.values()]
+            forest(panel, [cell.test for cell in cells], [cell.p for cell in cells])
+            panel.set_title(name)
+        panels[0].set_yticks(range(len(labels)), labels)
+        panels[0].set_ylim(len(labels) - 0.4, -0.6)
+        form = "trained anew" if table.retrained else "same weights"
+        seeds = f"{table.seeds} seeds" if table.seeds > 1 else "one seed"
+        ground = _ground(table.table.dataset, table.table.simulated)
+        what = f"{table.metric} less that with everything, 95 % interval over users, {form}, {seeds}"
+        figure.supxlabel(f"{ground}: {what}; filled: p < 0.05, Holm over the row", fontsize=7, color=GREY)
+        return save(figure, folder, table.name)
 
 
 def diagnostics(record: Record, folder: Path) -> list[Path]:

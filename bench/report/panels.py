@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from bench.evaluation.significance import PairedTest
+
 Values = NDArray[np.float64]
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -61,6 +63,21 @@ def bars(panel: Axes, means: Values, deviations: Values, notes: Sequence[str]) -
         panel.text(
             1.02, height, note, transform=panel.get_yaxis_transform(), va="center", fontsize=7, color=GREY
         )
+
+
+def forest(panel: Axes, tests: Sequence[PairedTest | None], p: Sequence[float | None]) -> None:
+    """Draw differences with their intervals, one row each around a line at 0; filled where p < 0.05."""
+    panel.axvline(0, color=GREY, linewidth=0.7, linestyle=(0, (4, 3)), zorder=0)
+    for row, (test, value) in enumerate(zip(tests, p, strict=True)):
+        if test is None:
+            continue
+        color = COLORS[0] if test.difference >= 0 else COLORS[1]
+        panel.plot([test.low, test.high], [row, row], color=color, linewidth=1.3)
+        filled = value is not None and value < 0.05
+        panel.plot(test.difference, row, "o", color=color, markersize=4,
+                   markerfacecolor=color if filled else "white")  # fmt: skip
+    panel.tick_params(axis="y", length=0)
+    panel.xaxis.set_major_locator(MaxNLocator(3))
 
 
 def log_scale(panel: Axes, low: float, high: float) -> None:

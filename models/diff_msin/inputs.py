@@ -1,5 +1,7 @@
 """Input layer (section 1 of the model): an item as one vector per modality, all of one width."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -64,6 +66,13 @@ class InputLayer(nn.Module):
             tables = {"id": ProjectedId(content.num_items, self.size)}
             tables |= {n: FeatureTable(content, n, self.size, config.trainable_features) for n in present}
         self.tables = nn.ModuleDict(tables)
+
+    def exchange_content(self, owner: Mapping[str, Tensor]) -> None:
+        """Exchange the rows of the released form's tables; the others see to it themselves."""
+        for name, rows in owner.items():
+            table = self.tables[name] if name in self.tables else None
+            if isinstance(table, RawTable):
+                table.table.data = table.table.data[rows]
 
     def forward(self, items: Tensor) -> Tensor:
         """Return (M, ..., D) for item ids (...), in the order of `modalities`."""

@@ -14,7 +14,7 @@ from bench.errors import UserError, hint
 from bench.interface import DatasetInfo, ItemContent
 from bench.models.m3bsr.cells import Packed
 from bench.models.m3bsr.config import M3BSRConfig
-from bench.nn.content import FeatureTable
+from bench.nn.content import FeatureTable, ModalityTable
 
 MODALITIES = ("id", "image", "text")
 PAPER_FIELDS = ("user", "brand", "seller")
@@ -49,7 +49,7 @@ def id_fields(wanted: tuple[str, ...] | None, known: tuple[str, ...]) -> tuple[s
     return wanted
 
 
-class RawTable(nn.Module):
+class RawTable(ModalityTable):
     """One modality as it came, each coordinate at mean 0 and variance 1 over the items that have it.
 
     The diffusion of `raw_standardized` runs on it and the projection follows.
@@ -58,11 +58,9 @@ class RawTable(nn.Module):
     would drown them.
     """
 
-    features: Tensor
-    present: Tensor
-
     def __init__(self, content: ItemContent, modality: str, size: int, trainable: bool) -> None:
         super().__init__()
+        self.modality = modality
         rows = content.num_items + 1
         present = np.array(content.present.get(modality, np.zeros(rows, bool)))
         array = torch.from_numpy(np.array(content.features.get(modality, np.zeros((rows, 1))), np.float32))
