@@ -1,6 +1,7 @@
 """The commands: parsing and printing only. What they call is imported when they run: help is instant."""
 
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -176,14 +177,25 @@ def table(
     metrics: Annotated[
         str | None, typer.Option(help="HR@K, NDCG@K, MRR; with --task ctr AUC, GAUC, LogLoss.")
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="history, activity, popularity, age, behavior: the first metric in slices of test users."
+        ),
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(help="Test users under a condition alone: history<=10, popularity=0.")
+    ] = None,
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Print the table of finished cells.
+    """Print the table of finished cells, of all test users or of some.
 
     Each model is shown as it ran last, on the newest data and candidates.
 
     Example: bench table --dataset ml-100k --format latex --metrics HR@5,NDCG@5,MRR
+
+    Slices: bench table --dataset ml-100k --by history --metrics NDCG@10
 
     Click prediction: bench table --dataset ml-100k --task ctr
     """
@@ -191,8 +203,14 @@ def table(
     from bench.experiments.store import Store
     from bench.report.tables import comparable
 
-    records = comparable(named(stored(Store(results), dataset, protocol, task.value), models))
-    _show(_table(in_order(records), metrics), Format.json if as_json else form)
+    records = in_order(comparable(named(stored(Store(results), dataset, protocol, task.value), models)))
+    form = Format.json if as_json else form
+    if by is None and where is None:
+        _show(_table(records, metrics), form)
+        return
+    if task is TaskName.ctr:
+        raise UserError("--by, --where: slices are of ranks; leave --task ctr out")
+    _show_slices(records, metrics, (by, where), form, results)
 
 
 @app.command()
@@ -204,6 +222,42 @@ def doctor(results: Results = Path("results")) -> None:
     from bench.doctor import findings
 
     print_rows(("what", "found"), findings(results))
+
+
+def _show_slices(
+    records: "list[Record]",
+    metrics: str | None,
+    chosen: tuple[str | None, str | None],
+    form: Format,
+    results: Path,
+) -> None:
+    """Print the table of some test users, or one metric by slices, which is also written and drawn."""
+    from bench.experiments import slices
+    from bench.report import figures
+    from bench.report import slices as report
+
+    by, condition = chosen
+    task = slices.task_of(records)
+    part = slices.where(task, condition) if condition else slices.everybody(task)
+
+    def table_of(chosen: slices.Slice) -> "Table":
+        made = _table(slices.restricted(records, chosen), metrics)
+        return replace(made, where=condition or "")
+
+    if by is None:
+        _show(table_of(part), form)
+        return
+    parts = [part.named("all"), *(one.within(part) for one in slices.slices_by(task, by))]
+    tables = [(one.label, table_of(one)) for one in parts if one.rows.any()]
+    made = report.make(by, tables[0][1].metrics[0] if metrics else tables[0][1].kind.tested, tables)
+    if form is Format.text:
+        report.show(made, console())
+    else:
+        print(report.FORMS[form.value](made).rstrip("\n"))
+    (path, *_) = report.write(made, results / "tables")
+    (picture, *_) = figures.slices(made, results / "figures")
+    print(f"written: {path.with_suffix('')}.{{md,csv,tex,json}}", file=sys.stderr)
+    print(f"written: {picture.with_suffix('')}.{{png,pdf}}", file=sys.stderr)
 
 
 def _table(records: "list[Record]", metrics: str | None = None) -> "Table":

@@ -20,6 +20,7 @@ from bench.experiments.record import Failure, Outcome, Record
 from bench.files import replacing
 from bench.report.ablation import Ablation
 from bench.report.panels import COLORS, GREY, STYLE, bars, forest, groups, heatmap, lines, log_scale
+from bench.report.slices import SliceTable
 from bench.report.stress import StressTable
 
 WIDTH = 7.1
@@ -114,6 +115,40 @@ def stress(table: StressTable, folder: Path) -> list[Path]:
         ground = _ground(table.table.dataset, table.table.simulated)
         what = f"{table.metric} less that with everything, 95 % interval over users, {form}, {seeds}"
         figure.supxlabel(f"{ground}: {what}; filled: p < 0.05, Holm over the row", fontsize=7, color=GREY)
+        return save(figure, folder, table.name)
+
+
+def slices(table: SliceTable, folder: Path, most: int = 8) -> list[Path]:
+    """Draw a metric against the slices of the test users: a line per model, the best `most` of the whole.
+
+    Args:
+        table: of one property.
+        folder: where `slices_<property>_<dataset>_<protocol>.{png,pdf}` goes.
+        most: lines drawn.
+
+    Raises:
+        UserError: no row has a finished cell.
+    """
+    first = table.tables[0]
+    done = [row for row in first.rows if table.metric in row.metrics]
+    if not done:
+        raise UserError("no finished cell to draw")
+    best = sorted(done, key=lambda row: -row.metrics[table.metric].mean)[:most]
+    values = {}
+    for row in [row for row in done if row in best]:
+        cells = [table.row(number, row.model) for number in range(1, len(table.labels))]
+        values[row.label] = np.array([cell.metrics[table.metric].mean if cell else np.nan for cell in cells])
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH * 0.72, 3.1), layout="constrained")
+        panel = figure.subplots()
+        x = np.arange(len(table.labels) - 1)
+        panel.set_xticks(x, [f"{name}\n({table.users(n + 1):,})" for n, name in enumerate(table.labels[1:])])
+        panel.set_xlim(-0.3, max(len(x) - 0.7, 0.3))
+        lines(panel, x, values, bottom=0.0)
+        panel.set_ylabel(table.metric)
+        panel.set_xlabel(f"{table.by} (test users)")
+        left = f"; best {most} of {len(done)} models" if len(done) > most else ""
+        figure.supxlabel(f"{_ground(first.dataset, first.simulated)}{left}", fontsize=7, color=GREY)
         return save(figure, folder, table.name)
 
 

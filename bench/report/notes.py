@@ -21,6 +21,8 @@ def notes(table: Table) -> list[str]:
     """Return the lines under a table: what was measured on what, and what its marks mean."""
     facts = table.facts
     lines = [f"Data: {table.dataset}" + (" (SIMULATED, not real)" if table.simulated else "") + _sizes(facts)]
+    if table.where:
+        lines.insert(0, f"Test users where {table.where} alone")
     lines += [f"Behaviors: {' -> '.join(facts.behaviors)}; mapping: {facts.mapping or 'none'}"]
     lines += [_content(facts)]
     options = [f"{name} {value}" for name, value in table.protocol.items() if name not in SAID_ELSEWHERE]

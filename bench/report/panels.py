@@ -88,14 +88,24 @@ def log_scale(panel: Axes, low: float, high: float) -> None:
     panel.yaxis.set_minor_locator(NullLocator())
 
 
-def lines(panel: Axes, x: NDArray[np.int64], values: Mapping[str, Values]) -> None:
-    """Draw named lines, each name written at the right end of its line; set scales before."""
+def lines(
+    panel: Axes, x: NDArray[np.int64], values: Mapping[str, Values], bottom: float | None = None
+) -> None:
+    """Draw named lines, each name written at the right end of its line; set scales before.
+
+    Args:
+        panel: where.
+        x: (n,) ascending.
+        values: name -> (n,), NaN where there is none.
+        bottom: lowest value of the y axis; None fits it to the lines.
+    """
     for number, (_, line) in enumerate(values.items()):
         color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
         style = {"linestyle": "--" if number >= len(COLORS) else "-", "markevery": -(-len(x) // 15)}
         panel.plot(x, line, color=color, marker=marker, **style)  # type: ignore[arg-type]
     panel.margins(y=0.08)
-    panel.autoscale_view()
+    panel.autoscale_view(scalex=panel.get_autoscalex_on())
+    panel.set_ylim(bottom=bottom)
     ends = [line[np.isfinite(line)][-1] if np.isfinite(line).any() else np.nan for line in values.values()]
     heights = spread(_fractions(panel, np.array(ends)), gap=0.085)
     for number, (name, height) in enumerate(zip(values, heights, strict=True)):

@@ -88,6 +88,8 @@ class Table:
     """What the kind says of the arrays: `least_candidates`, `median_candidates`."""
     best: str | None
     """Model of the highest mean of the tested metric."""
+    where: str = ""
+    """Condition under which the test users were chosen; empty for all."""
 
     @property
     def simulated(self) -> bool:

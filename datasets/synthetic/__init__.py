@@ -55,6 +55,7 @@ CARD = DatasetCard(
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+COLD_USERS = 0.5  # share of the users whose last favor is an item that nobody met before
 STAY, FOLLOW = 0.5, 0.4  # chances of an interest; the rest jumps to any cluster
 CENTER_SHARE = 0.5  # of the variance of a factor that lies between clusters
 FIRST_TIME, DAY = 1_700_000_000, 86_400  # seconds
@@ -102,6 +103,8 @@ class Options:
     """Share of items without an image."""
     missing_text: float = 0.0
     """Share of items without a text."""
+    cold_items: float = 0.0
+    """Share of items that nobody meets before the end: about half the users take one as their last favor."""
     brand_share: float = 0.0
     """Share of items whose brand is that of their cluster, the others' is any; 0: there are no brands."""
     image_form: Literal["vectors", "files"] = "vectors"
@@ -122,6 +125,8 @@ class Options:
         for name in (*shares, "missing_image", "missing_text", "brand_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1")
+        if not 0 <= self.cold_items <= 0.5:
+            raise ValueError("cold_items must be from 0 to 0.5")
         if self.image_form == "files" and not self.image_folder:
             raise ValueError("image_form=files needs image_folder=FOLDER")
 
@@ -156,24 +161,27 @@ def read(raw: Path | None, options: Options) -> RawData:
         options: size and planted structure.
 
     Returns:
-        Events sorted by user and time. `truth` holds item_factors (N, F), item_popularity (N,) and
-        item_cluster (N,) in the order of `items`, and accidental (E,) bool in the order of `events`.
+        Events sorted by user and time. `truth` holds item_factors (N, F), item_popularity (N,), item_cluster
+        (N,) and cold (N,) bool in the order of `items`, and accidental (E,) bool in the order of `events`.
 
     Raises:
         UserError: the picture folder cannot be written.
     """
-    streams = [np.random.default_rng(s) for s in np.random.SeedSequence(options.seed).spawn(7)]
+    streams = [np.random.default_rng(s) for s in np.random.SeedSequence(options.seed).spawn(8)]
     planted = plant(options, streams[0])
+    cold = streams[7].permutation(options.items) < round(options.cold_items * options.items)  # (N,)
     chosen = choose(
         lambda users: log_weights(planted.taste[users], planted, options, 1 - options.drift),
         log_weights(planted.centers, planted, options, options.drift),
-        planted.popularity,
+        planted.popularity * ~cold,
         (planted.lengths, planted.interest, planted.kind),
         streams[1].random(planted.interest.shape),
     )
     real = np.arange(planted.interest.shape[1]) < planted.lengths[:, None]  # (U, L)
+    if cold.any():
+        plant_cold(chosen, planted, options, np.flatnonzero(cold), streams[7])
     hidden, _, _ = _factors(options, streams[3])
-    items, features = _content(planted, hidden, options, streams[4:])
+    items, features = _content(planted, hidden, options, streams[4:7])
     kind = planted.kind[real]
     events = {
         "user": np.repeat(np.arange(options.users), planted.lengths),
@@ -194,6 +202,7 @@ def read(raw: Path | None, options: Options) -> RawData:
             "item_popularity": planted.popularity,
             "item_cluster": planted.cluster,
             "accidental": kind == 2,
+            "cold": cold,
         },
     )
 
@@ -252,6 +261,26 @@ def _interests(shape: tuple[int, int], clusters: int, rng: np.random.Generator) 
         moved = np.where(step < STAY + FOLLOW, successor[before], path[:, position])
         path[:, position] = np.where(step < STAY, before, moved)
     return path
+
+
+def plant_cold(
+    chosen: Integers, planted: Planted, options: Options, cold: Integers, rng: np.random.Generator
+) -> None:
+    """Replace the last favor of about half the users in `chosen` (U, L) by one of the cold items (C,), drawn
+    by taste and interest as any favor; users whose last favor is their first event keep it.
+    """
+    positions = np.arange(chosen.shape[1])
+    favors = (planted.kind == 1) & (positions < planted.lengths[:, None])
+    last = np.where(favors, positions, -1).max(1)  # (U,)
+    users = np.flatnonzero((last > 0) & (rng.random(len(last)) < COLD_USERS))
+    interest = log_weights(planted.centers, planted, options, options.drift)[1][:, cold]  # (K, C)
+    popularity = planted.popularity[cold]
+    for part in np.array_split(users, -(-len(users) // 1024) or 1):
+        taste = log_weights(planted.taste[part], planted, options, 1 - options.drift)[1][:, cold]
+        logs = taste + interest[planted.interest[part, last[part]]] + np.log(popularity)
+        summed = np.cumsum(np.exp(logs - logs.max(1, keepdims=True)), 1)
+        point = rng.random(len(part)) * summed[:, -1]
+        chosen[part, last[part]] = cold[(summed > point[:, None]).argmax(1)]
 
 
 def log_weights(subjects: Floats, planted: Planted, options: Options, share: float) -> Floats:

@@ -188,6 +188,28 @@ def test_brands_tell_the_cluster_of_their_share_of_the_items(small: RawData) -> 
     assert np.array_equal(branded.features["image"].vectors, small.features["image"].vectors)
 
 
+def test_cold_items_are_met_as_a_last_favor_alone_and_by_taste() -> None:
+    plain, data = read(None, SMALL), read(None, replace(SMALL, cold_items=0.2))
+    cold = data.truth["cold"]
+    assert cold.sum() == 120 and not plain.truth["cold"].any()
+    events = data.events.with_columns(cold=pl.Series(cold[data.events["item"].to_numpy() - 1]))
+    last = pl.col("timestamp") == pl.col("timestamp").filter(pl.col("behavior") == "favor").max().over("user")
+    met = events.filter("cold")
+    assert met.equals(events.filter(pl.col("cold") & last & (pl.col("behavior") == "favor")))
+    assert 0.4 < len(met) / 400 < 0.6
+    # of 120 cold items the one taken lies higher in its user's preference than one at random would
+    other = read(None, replace(SMALL, cold_items=0.2, preference_strength=0.0))
+    own = {}
+    for name, made in (("taste", data), ("none", other)):
+        users, factors = factors_of(made, "favor")
+        taken = cold[
+            made.events.filter(pl.Series((made.events["behavior"] == "favor").to_numpy()))["item"] - 1
+        ]
+        mean = np.stack([np.bincount(users[~taken], column[~taken], 400) for column in factors.T], 1)
+        own[name] = (mean[users[taken]] * factors[taken]).sum(1).mean()
+    assert own["taste"] > own["none"] + 3
+
+
 def test_titles_tell_of_the_textual_factors() -> None:
     data = read(None, replace(SMALL, items=1500, text_form="titles", text_noise=0))
     assert data.items is not None and list(data.features) == ["image"]
