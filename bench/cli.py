@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench import __version__, cli_ablate, cli_data, cli_figure, cli_models, cli_stress
+from bench import __version__, cli_ablate, cli_audit, cli_data, cli_figure, cli_models, cli_stress
 from bench.errors import UserError
 from bench.terminal import (
     Candidates,
@@ -45,6 +45,8 @@ app.command()(cli_models.models)
 app.command()(cli_models.test)
 app.command()(cli_ablate.ablate)
 app.command()(cli_stress.stress)
+app.command()(cli_audit.compare)
+app.command()(cli_audit.audit)
 app.add_typer(cli_figure.app, name="figure")
 
 

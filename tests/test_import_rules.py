@@ -19,13 +19,15 @@ ONLY_IN = {
 ROOMS = ("bench.models", "bench.baselines", "bench.datasets")
 REPORT = (
     "bench.report", "bench.experiments.record", "bench.experiments.store", "bench.evaluation.kinds",
-    "bench.evaluation.metrics", "bench.evaluation.significance", "bench.config", "bench.files",
+    "bench.evaluation.metrics", "bench.evaluation.significance", "bench.evaluation.comparison",
+    "bench.evaluation.consistency", "bench.config", "bench.files",
 )  # fmt: skip
 LIGHT = (
     "config.py", "registry.py", "cli.py", "cli_data.py", "cli_models.py", "terminal.py", "report/rows.py",
     "report/notes.py", "report/tables.py", "evaluation/ctr.py",
     "evaluation/kinds/__init__.py", "evaluation/kinds/rank.py", "evaluation/kinds/ctr.py",
-    "cli_ablate.py", "cli_figure.py", "cli_stress.py", "report/stress.py", "experiments/stress_grid.py",
+    "cli_ablate.py", "cli_audit.py", "cli_figure.py", "cli_stress.py",
+    "report/stress.py", "experiments/stress_grid.py",
     "report/ablation.py", "experiments/ablation.py",
     "experiments/record.py", "experiments/store.py", "experiments/grid.py", "experiments/plan.py",
     "experiments/chosen.py", "api.py", "__init__.py",

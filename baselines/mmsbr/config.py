@@ -56,7 +56,7 @@ class MMSBRConfig:
     """Weight of positions whose next event has another behavior."""
     max_history: int = 50
     """L."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """Learning rate of Adam."""
     batch_size: int = 128
     """Windows per step."""

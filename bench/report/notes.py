@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.evaluation.consistency import check_consistency
 from bench.experiments.record import NOT_VALIDATED, DataFacts
 from bench.report.rows import Row, Table
 
@@ -37,8 +38,19 @@ def notes(table: Table) -> list[str]:
     lines += [
         f"Seeds: {', '.join(map(str, seeds)) or 'none'}; mean ± sample deviation where there are several"
     ]
+    lines += _audit(table)
     lines += _validation_notes(facts.validation_users, table.rows)
     return lines + _row_notes(table.rows, table)
+
+
+def _audit(table: Table) -> list[str]:
+    """Say which rows break the arithmetic of HR and NDCG, which no evaluator of one ranking can."""
+    rows = {row.label: {name: value.mean for name, value in row.metrics.items()} for row in table.rows}
+    broken = check_consistency(rows, candidates=None, rounding=0.0)
+    if not broken:
+        return []
+    named = ", ".join(dict.fromkeys(f"{one.row} ({one.metric})" for one in broken))
+    return [f"Audit: HR and NDCG cannot come from one ranking, this is a fault of the harness: {named}"]
 
 
 def _validation_notes(number: int, rows: Sequence[Row]) -> list[str]:
