@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench import __version__, cli_ablate, cli_audit, cli_data, cli_figure, cli_models, cli_stress
+from bench import __version__, cli_ablate, cli_audit, cli_data, cli_figure, cli_models, cli_stress, cli_sweep
 from bench.errors import UserError
 from bench.terminal import (
     Candidates,
@@ -45,6 +45,7 @@ app.command()(cli_models.models)
 app.command()(cli_models.test)
 app.command()(cli_ablate.ablate)
 app.command()(cli_stress.stress)
+app.command()(cli_sweep.sweep)
 app.command()(cli_audit.compare)
 app.command()(cli_audit.audit)
 app.add_typer(cli_figure.app, name="figure")
@@ -132,6 +133,10 @@ def run(
     keep_model: Annotated[
         bool, typer.Option("--keep-model", help="Keep the trained weights beside the records.")
     ] = False,
+    tuned: Annotated[
+        bool,
+        typer.Option("--tuned", help="Take the best options that bench sweep found, where there are some."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train and test models on a data set, print the table.
@@ -143,8 +148,9 @@ def run(
 
     Click prediction: bench run --task ctr --models dnn,din,popularity --dataset ml-100k
     """
-    from bench.experiments.grid import default_jobs, run_grid
+    from bench.experiments.grid import default_jobs, open_plan, run_grid
     from bench.experiments.plan import make_plan
+    from bench.experiments.presets import presets
     from bench.experiments.store import Store
     from bench.registry import select
     from bench.report.tables import write_tables
@@ -160,8 +166,10 @@ def run(
         max_minutes=max_minutes,
         device=device,
     )
+    found = presets(results, open_plan(plan).dataset.name, plan.models) if tuned else {}
+    plan = plan.with_presets({name: preset.options for name, preset in found.items()})
     records = run_grid(plan, Store(results), jobs=jobs or default_jobs(plan.training.device), fresh=fresh)
-    finished = _table(records)
+    finished = replace(_table(records), tuned=tuple(preset.words() for preset in found.values()))
     _show(finished, Format.json if as_json else Format.text)
     paths = write_tables(finished, results / "tables")
     print(f"written: {paths[0].with_suffix('')}.{{md,csv,tex,json}}", file=sys.stderr)

@@ -21,9 +21,9 @@ class MMSBRConfig:
     pivot: Literal["auto", "own", "shared"] = "auto"
     """Pivots and features of each item's own; or shared pivots with one vector per item, and frozen features
     behind linear maps: less memory. `auto` shares over more than 100,000 items."""
-    dropout: float = 0.2
+    dropout: float = 0.1
     """In the views and blocks, fraction."""
-    item_dropout: float = 0.2
+    item_dropout: float = 0.0
     """Behind the pivots and in the numerical branch, fraction."""
     pseudo: Literal["auto", "retrieval", "ridge", "off"] = "auto"
     """Where a pseudo text comes from: the texts nearest to the image, or a regression, which `auto` takes
@@ -58,7 +58,7 @@ class MMSBRConfig:
     """L."""
     learning_rate: float = 3e-3
     """Learning rate of Adam."""
-    batch_size: int = 128
+    batch_size: int = 64
     """Windows per step."""
     epochs: int = 200
     """Most epochs."""

@@ -1,7 +1,7 @@
 """What is to be run: one frozen request, built in one place from what a command line or a program says."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from bench.config import (
@@ -25,13 +25,23 @@ class Plan:
     data: Mapping[str, str] = field(default_factory=dict)
     """`data.*` settings of a variant, `shuffle_modality` of any prepared data set."""
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Model name -> options given by the user."""
+    """Model name -> options given by the user, where they differ from the usual ones."""
+    fixed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Model name -> names of all options given by the user."""
     protocol: ProtocolOptions = field(default_factory=ProtocolOptions)
     """Split, candidates, history."""
     training: TrainingOptions = field(default_factory=TrainingOptions)
     """Limits and device."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of weights and batches; the candidates do not depend on them."""
+
+    def with_presets(self, options: Mapping[str, Mapping[str, Any]]) -> "Plan":
+        """Return the plan with options of models; those that the user has given stay as they are."""
+        overrides = {name: dict(given) for name, given in self.overrides.items()}
+        for name, values in options.items():
+            kept = {key: value for key, value in values.items() if key not in self.fixed.get(name, ())}
+            overrides[name] = {**kept, **overrides.get(name, {})}
+        return replace(self, overrides=overrides)
 
     @property
     def num_cells(self) -> int:
@@ -75,6 +85,12 @@ def make_plan(
         models=tuple(models),
         data=parsed.data,
         overrides=model_overrides(parsed, models),
+        fixed={
+            entry.card.name: frozenset(
+                {*parsed.shared, *parsed.models.get(entry.base, {}), *parsed.models.get(entry.card.name, {})}
+            )
+            for entry in models
+        },
         protocol=build_options(ProtocolOptions, _given(asked) | parsed.protocol, "protocol"),
         training=build_options(TrainingOptions, _given(limits) | parsed.training, "training"),
         seeds=tuple(range(seeds)),

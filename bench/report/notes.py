@@ -81,6 +81,7 @@ def _row_notes(rows: Sequence[Row], table: Table) -> list[str]:
     changed = [f"{row.label} ({_pairs(row.options)})" for row in rows if row.options]
     if changed:
         lines.append(f"Options other than the model's defaults: {'; '.join(changed)}")
+    lines += [f"Tuned on validation: {'; '.join(table.tuned)}"] if table.tuned else []
     if any(row.reconstruction for row in rows):
         lines.append(
             "† reconstruction: no official code was found and the paper alone does not fix the model"

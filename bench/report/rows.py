@@ -88,6 +88,8 @@ class Table:
     """What the kind says of the arrays: `least_candidates`, `median_candidates`."""
     best: str | None
     """Model of the highest mean of the tested metric."""
+    tuned: tuple[str, ...] = ()
+    """Models whose options come from a sweep, with its trials, in words."""
     where: str = ""
     """Condition under which the test users were chosen; empty for all."""
 

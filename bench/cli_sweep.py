@@ -1,0 +1,120 @@
+"""`bench sweep`: tuning on validation. Parsing and printing only."""
+
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.errors import UserError
+from bench.terminal import (
+    Candidates,
+    Device,
+    Epochs,
+    Json,
+    MaxMinutes,
+    Pairs,
+    Results,
+    print_json,
+    print_rows,
+)
+
+
+class SamplerName(StrEnum):
+    """Ways to choose configurations."""
+
+    tpe = "tpe"
+    random = "random"
+    grid = "grid"
+
+
+class PrunerName(StrEnum):
+    """Ways to give up a trial early."""
+
+    median = "median"
+    halving = "halving"
+    none = "none"
+
+
+def sweep(
+    models: Annotated[str, typer.Argument(help="A model, a family, NAME,NAME, all, or path/to/model.py.")],
+    dataset: Annotated[
+        str, typer.Option(help="A prepared data set; ml-100k and synthetic need no download.")
+    ],
+    trials: Annotated[
+        int,
+        typer.Option(min=1, help="Trials of each model, earlier calls and other workers included."),
+    ] = 20,
+    total_minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="Minutes for all models together, shared evenly.")
+    ] = None,
+    sampler: Annotated[SamplerName, typer.Option(help="How configurations are chosen.")] = SamplerName.tpe,
+    pruner: Annotated[PrunerName, typer.Option(help="How hopeless trials end early.")] = PrunerName.median,
+    storage: Annotated[
+        str, typer.Option(help="Optuna URL for workers side by side; default: SQLite under --results.")
+    ] = "",
+    protocol: Candidates = None,
+    epochs: Epochs = None,
+    max_minutes: MaxMinutes = None,
+    set_: Pairs = None,
+    device: Device = None,
+    results: Results = Path("results"),
+    as_json: Json = False,
+) -> None:
+    """Tune models on the validation part; the best configuration is for bench run --tuned.
+
+    The values tried stand in each model's card (bench models NAME); the default configuration is the first
+    trial. Test events are cut out before a trial begins. Trials are kept: the same command goes on, and
+    several at once share the trials.
+
+    Example: bench sweep sasrec,m3bsr --dataset ml-100k --trials 20 --max-minutes 2
+    """
+    from bench.experiments import sweep as sweeps
+    from bench.experiments.plan import make_plan
+    from bench.experiments.store import Store
+    from bench.registry import select
+    from bench.report import figures
+
+    chosen = [entry for entry in select(models) if entry.card.search]
+    if not chosen:
+        raise UserError(f"{models}: no card of these declares a search space (Card.search)")
+    plan = make_plan(
+        dataset, chosen, settings=set_ or [], candidates=protocol, seeds=1, epochs=epochs,
+        max_minutes=max_minutes, device=device,
+    )  # fmt: skip
+    share = None if total_minutes is None else total_minutes / len(chosen)
+    tuning = sweeps.Tuning(trials, sampler.value, pruner.value, storage, share)
+    limit = min([part for part in (share, max_minutes and max_minutes * trials) if part], default=None)
+    most = "no limit in time" if limit is None else f"at most {limit * len(chosen):g} minutes"
+    print(f"{len(chosen)} models, {trials} trials each, one at a time: {most}", file=sys.stderr)
+    done = []
+    for entry in chosen:
+        tuned = sweeps.tune(plan, entry, Store(results), tuning, _line(entry.card.label))
+        path = sweeps.write_preset(results, tuned)
+        print(f"written: {path}", file=sys.stderr)
+        pictures = sweeps.draw(tuned, lambda figure, name: figures.save(figure, results / "figures", name))
+        print("".join(f"written: {picture}\n" for picture in pictures), end="", file=sys.stderr)
+        done.append(tuned)
+    if as_json:
+        print_json([{k: v for k, v in vars(tuned).items() if k != "url"} for tuned in done])
+        return
+    print_rows(
+        ("model", "default", "best", "trials", "minutes", "options"),
+        [
+            (
+                one.model,
+                "" if one.default is None else f"{one.default:.4f}",
+                f"{one.value:.4f}",
+                f"{one.trials} ({one.pruned} pruned)",
+                f"{one.minutes:.1f}",
+                ", ".join(f"{name}={value}" for name, value in one.options.items()),
+            )
+            for one in done
+        ],
+    )
+
+
+def _line(label: str) -> Callable[[str], None]:
+    return lambda text: print(f"{label} {text}", file=sys.stderr)
