@@ -53,7 +53,14 @@ class Card:
     """Search space: option (dotted key) -> the values worth trying, its default among them where it is usual:
     `{"learning_rate": (1e-4, 1e-3)}`."""
 
+    panels: Mapping[str, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
+    """Heat maps of the paper: name -> two options and their values, the first from left to right:
+    `{"contrast": {"temperature": (0.1, 0.3), "loss_weight": (0.01, 0.1)}}`. Drawn by `bench heatmap`."""
+
     def __post_init__(self) -> None:
+        for name, panel in self.panels.items():
+            if len(panel) != 2 or not all(isinstance(v, tuple) and len(set(v)) > 1 for v in panel.values()):
+                raise ValueError(f"panel '{name}' of '{self.name}': expected two options with their values")
         for name, variant in self.variants.items():
             shape = isinstance(variant, tuple) and [type(part) for part in variant]
             if not re.fullmatch(r"[a-z0-9_-]+", name) or shape != [str, dict]:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench import __version__, cli_ablate, cli_audit, cli_data, cli_figure, cli_models, cli_stress, cli_sweep
+from bench import (
+    __version__,
+    cli_ablate,
+    cli_audit,
+    cli_data,
+    cli_figure,
+    cli_heatmap,
+    cli_models,
+    cli_stress,
+    cli_sweep,
+)
 from bench.errors import UserError
 from bench.terminal import (
     Candidates,
@@ -44,6 +54,7 @@ app.add_typer(cli_data.app, name="data")
 app.command()(cli_models.models)
 app.command()(cli_models.test)
 app.command()(cli_ablate.ablate)
+app.command()(cli_heatmap.heatmap)
 app.command()(cli_stress.stress)
 app.command()(cli_sweep.sweep)
 app.command()(cli_audit.compare)

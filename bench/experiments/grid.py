@@ -7,7 +7,7 @@ import os
 import queue
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -58,14 +58,31 @@ def run_grid(
     Raises:
         UserError: there is no such data set, or the results folder cannot be written.
     """
+    return run_plans([plan], store, jobs=jobs, fresh=fresh, quiet=quiet)
+
+
+def run_plans(
+    plans: Sequence[Plan], store: Store, *, jobs: int = 1, fresh: bool = False, quiet: bool = False
+) -> list[Record]:
+    """Return the records of several plans, one after the other, their missing cells run side by side.
+
+    Args:
+        plans: alike but for models, options and seeds.
+        store: as in `run_grid`, like the rest and the errors.
+        jobs: see there.
+        fresh: see there.
+        quiet: see there.
+    """
     require_writable(store.root, "results folder")
+    plan = plans[0]
     options, shuffle = take_shuffle(plan.data)
     folder = library.resolve(plan.dataset, options)
     task = _task(folder, shuffle, plan.protocol)
     cells = [
-        (make_cell(task, entry, plan.overrides.get(entry.card.name, {}), plan.training, seed), entry)
-        for entry in plan.models
-        for seed in plan.seeds
+        (make_cell(task, entry, part.overrides.get(entry.card.name, {}), plan.training, seed), entry)
+        for part in plans
+        for entry in part.models
+        for seed in part.seeds
     ]
     records = {
         cell.key: record
@@ -76,7 +93,7 @@ def run_grid(
     }
     missing = [
         Order(cell, entry, plan.training, store.root, folder, shuffle, jobs)
-        for cell, entry in cells
+        for cell, entry in {cell.key: (cell, entry) for cell, entry in cells}.values()
         if cell.key not in records
     ]
     if not quiet and records:

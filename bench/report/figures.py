@@ -19,7 +19,19 @@ from bench.errors import UserError
 from bench.experiments.record import Failure, Outcome, Record
 from bench.files import replacing
 from bench.report.ablation import Ablation
-from bench.report.panels import COLORS, GREY, STYLE, bars, forest, groups, heatmap, lines, log_scale
+from bench.report.heatmap import HeatMap, sentences
+from bench.report.panels import (
+    COLORS,
+    GREY,
+    STYLE,
+    bars,
+    forest,
+    groups,
+    heatmap,
+    lines,
+    log_scale,
+    option_map,
+)  # fmt: skip
 from bench.report.slices import SliceTable
 from bench.report.stress import StressTable
 
@@ -116,6 +128,30 @@ def stress(table: StressTable, folder: Path) -> list[Path]:
         what = f"{table.metric} less that with everything, 95 % interval over users, {form}, {seeds}"
         figure.supxlabel(f"{ground}: {what}; filled: p < 0.05, Holm over the row", fontsize=7, color=GREY)
         return save(figure, folder, table.name)
+
+
+def heat(chart: HeatMap, folder: Path) -> list[Path]:
+    """Draw a heat map of two options, and below it what its tests say.
+
+    Args:
+        chart: the map.
+        folder: where `heatmap_<model>_<dataset>_<protocol>_<option>_<option>.{png,pdf}` goes.
+    """
+    height, width = chart.means.shape
+    with matplotlib.rc_context(STYLE):
+        size = (min(max(0.85 * width + 1.6, 4.2), WIDTH), 0.5 * height + 1.7)
+        figure = Figure(figsize=size, layout="constrained")
+        panel = figure.subplots()
+        rows, columns = (list(map(str, values)) for values in reversed(chart.values))
+        option_map(panel, (chart.means, chart.errors), rows, columns, (chart.best, chart.default))
+        panel.set_xlabel(chart.names[0])
+        panel.set_ylabel(chart.names[1])
+        panel.set_title(f"{chart.label}, {chart.metric} ({chart.part})")
+        verdicts = [line for line in sentences(chart)[2:] if line.startswith(("The best", "Best and"))]
+        ground = _ground(chart.table.dataset, chart.table.simulated)
+        text = f"{ground}. Framed: best; dashed: default. {'. '.join(verdicts)}".split(" The best of many")[0]
+        figure.supxlabel(fill(text, int(size[0] * 17)), fontsize=6.5, color=GREY)
+        return save(figure, folder, chart.name)
 
 
 def slices(table: SliceTable, folder: Path, most: int = 8) -> list[Path]:

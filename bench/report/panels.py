@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
@@ -153,6 +154,43 @@ def groups(panel: Axes, values: Values, rows: Sequence[str], columns: Sequence[s
     if len(columns) > 1:
         above: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
         panel.legend(frameon=False, fontsize=7.5, ncols=len(columns), **above)
+
+
+def option_map(
+    panel: Axes,
+    values: tuple[Values, Values],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    marks: tuple[tuple[int, int], tuple[int, int] | None],
+) -> None:
+    """Draw means and their errors over two options, the best framed, the usual values framed by dashes.
+
+    Args:
+        panel: where.
+        values: means and errors, (rows, columns) each, NaN where there is none.
+        rows: labels from top to bottom.
+        columns: labels from left to right.
+        marks: place of the best, and of the usual values or None.
+    """
+    means, errors = values
+    known = means[np.isfinite(means)]
+    low, high = float(known.min()), float(known.max())
+    middle, reach = (low + high) / 2, max(high - low, 1e-9)
+    panel.imshow(means, cmap="Blues", vmin=low - 0.15 * reach, vmax=high + 0.25 * reach, aspect="auto")
+    for row, column in np.ndindex(means.shape):
+        mean = float(means[row, column])
+        color = "white" if mean > middle + 0.25 * reach else "black"
+        text = f"{mean:.4f}\n({errors[row, column]:.4f})" if np.isfinite(mean) else "failed"
+        panel.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
+    for place, style in zip(marks, ("-", (0, (3, 2))), strict=True):
+        if place is not None:
+            corner = (place[1] - 0.47, place[0] - 0.47)
+            panel.add_patch(Rectangle(corner, 0.94, 0.94, fill=False, edgecolor=COLORS[1], linestyle=style,
+                                      linewidth=1.6))  # fmt: skip
+    panel.set_yticks(range(len(rows)), rows)
+    panel.set_xticks(range(len(columns)), columns)
+    panel.tick_params(length=0)
+    panel.spines[:].set_visible(False)
 
 
 def heatmap(panel: Axes, values: Values, rows: Sequence[str], columns: Sequence[str]) -> None:

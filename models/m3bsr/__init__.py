@@ -95,6 +95,20 @@ CARDS = (
                 },
             ),
         },
+        panels={
+            "behavior": {
+                "cdmd_b.diffusion_steps": (5, 10, 15, 20, 25),
+                "cdmd_b.loss_weight": (0.01, 0.02, 0.05, 0.1, 0.15),
+            },
+            "modality": {
+                "cdmd_m.diffusion_steps": (5, 10, 15, 20, 25),
+                "cdmd_m.loss_weight": (0.01, 0.02, 0.05, 0.1, 0.15),
+            },
+            "contrast": {
+                "disent.temperature": (0.01, 0.1, 0.3, 0.5),
+                "disent.loss_weight": (0.01, 0.02, 0.05, 0.1, 0.15),
+            },
+        },
         search={
             "learning_rate": (1e-05, 0.0001, 0.001),
             "hidden_size": (64, 128, 256, 512),
@@ -153,6 +167,20 @@ CARDS = (
             "T = 10, the value of 5.4 and of Table 2, not the 15 of 5.1.3; settings as in `m3bsr:prefix`.",
         ),
         notes="What each printed equation does, in numbers, stands in models/m3bsr/NOTES.md.",
+        panels={
+            "behavior": {
+                "cdmd_b.diffusion_steps": (5, 10, 15, 20, 25),
+                "cdmd_b.loss_weight": (0.01, 0.02, 0.05, 0.1, 0.15),
+            },
+            "modality": {
+                "cdmd_m.diffusion_steps": (5, 10, 15, 20, 25),
+                "cdmd_m.loss_weight": (0.01, 0.02, 0.05, 0.1, 0.15),
+            },
+            "contrast": {
+                "disent.temperature": (0.01, 0.1, 0.3, 0.5),
+                "disent.loss_weight": (0.01, 0.02, 0.05, 0.1, 0.15),
+            },
+        },
         search={
             "learning_rate": (1e-05, 0.0001, 0.001),
             "hidden_size": (64, 128, 256, 512),

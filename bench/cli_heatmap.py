@@ -1,0 +1,88 @@
+"""`bench heatmap`: two options of a model against each other. Parsing and printing only."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.errors import UserError
+from bench.terminal import Candidates, Device, Epochs, Fresh, Jobs, Json, MaxMinutes, Pairs, Results, Seeds
+
+
+class Part(StrEnum):
+    """Held-out parts."""
+
+    validation = "validation"
+    test = "test"
+
+
+def heatmap(
+    model: Annotated[str, typer.Argument(help="A model, or path/to/model.py.")],
+    dataset: Annotated[
+        str, typer.Option(help="A prepared data set; ml-100k and synthetic need no download.")
+    ],
+    options: Annotated[
+        list[str] | None, typer.Argument(help="Two options with their values: hidden_size=32,64,128.")
+    ] = None,
+    panel: Annotated[
+        str | None, typer.Option(help="A heat map of the paper; of m3bsr: behavior, modality, contrast.")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="NDCG@K, HR@K or MRR.")] = "NDCG@10",
+    part: Annotated[
+        Part, typer.Option(help="Users shown; who chooses by the map takes validation.")
+    ] = Part.validation,
+    seeds: Seeds = 1,
+    protocol: Candidates = None,
+    epochs: Epochs = None,
+    max_minutes: MaxMinutes = None,
+    set_: Pairs = None,
+    device: Device = None,
+    jobs: Jobs = None,
+    results: Results = Path("results"),
+    fresh: Fresh = False,
+    as_json: Json = False,
+) -> None:
+    """Draw a heat map of two options; cells from the store, missing ones run; tests say whether it is noise.
+
+    Example: bench heatmap sasrec --dataset ml-100k hidden_size=32,64 dropout=0.1,0.2,0.5 --max-minutes 1
+
+    Fig. 4 of the M3BSR paper: bench heatmap m3bsr --dataset ml-100k --panel contrast --max-minutes 2
+    """
+    from bench.experiments.grid import default_jobs
+    from bench.experiments.heatmap import axes_of, run_map
+    from bench.experiments.plan import make_plan
+    from bench.experiments.store import Store
+    from bench.registry import select
+    from bench.report import figures
+    from bench.report import heatmap as report
+
+    chosen = select(model)
+    if len(chosen) != 1:
+        names = ", ".join(entry.card.name for entry in chosen)
+        raise UserError(f"{model}: a heat map is of one model; choose one of {names}")
+    plan = make_plan(
+        dataset, chosen, settings=set_ or [], candidates=protocol, seeds=seeds, epochs=epochs,
+        max_minutes=max_minutes, device=device,
+    )  # fmt: skip
+    axes = axes_of(chosen[0], plan, panel, options or [])
+    jobs = jobs or default_jobs(plan.training.device)
+    cells = run_map(plan, axes, Store(results), jobs=jobs, fresh=fresh)
+    failed = [record for records in cells.values() for record in records if record.status == "failed"]
+    for record in failed:
+        print(f"failed: {record.label} {dict(record.cell.options)}: {record.reason}", file=sys.stderr)
+    shown, values = (axes.x, axes.y), (axes.x_values, axes.y_values)
+    try:
+        chart = report.build_map(cells, shown, values, axes.default, metric.upper(), part.value)
+    except ValueError as error:
+        raise UserError(f"no heat map of {metric}: {error}") from error
+    print(report.to_json_text(chart) if as_json else "\n".join(report.notes(chart)))
+    (path, *_), (picture, *_) = (
+        report.write(chart, results / "tables"),
+        figures.heat(chart, results / "figures"),
+    )
+    print(f"written: {path.with_suffix('')}.{{csv,json}}", file=sys.stderr)
+    print(f"written: {picture.with_suffix('')}.{{png,pdf}}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)
