@@ -20,7 +20,7 @@ from typing import Any
 import bench
 from bench.cards import DatasetCard, read_cards, source_of
 from bench.config import build_options, flatten, text_of
-from bench.data.protocol.shuffle import OPTION, shuffled, take_shuffle
+from bench.data.protocol.shuffle import DROP, OPTION, shuffled, take_shuffle
 from bench.data.schema import Dataset
 from bench.data.storage import FORMAT, METADATA, load
 from bench.errors import UserError, hint
@@ -247,9 +247,9 @@ def _split_options(
     """
     known = [set(flatten(kind())) for kind in kinds]
     for key in overrides:
-        if key == OPTION:
-            fix = f"give it where models are run: bench run --set data.{OPTION}={text_of(overrides[key])}"
-            raise UserError(f"{OPTION}: acts when a prepared data set is opened; {fix}")
+        if key in (OPTION, DROP):
+            fix = f"give it where models are run: bench run --set data.{key}={text_of(overrides[key])}"
+            raise UserError(f"{key}: acts when a prepared data set is opened; {fix}")
         if key not in set().union(*known):
             raise UserError(f"data set {card.name}: no option '{key}'; {hint(key, set().union(*known))}")
     changed = {**card.options, **overrides}

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data import library
-from bench.data.protocol.shuffle import shuffled
+from bench.data.protocol.shuffle import changes_of, shuffled
 from bench.data.protocol.task import Task, open_task
 from bench.data.storage import load
 from bench.errors import UserError, hint
@@ -57,9 +57,8 @@ def task_of(records: Sequence[Record]) -> Task:
         UserError: the data are not prepared here, or were prepared otherwise since.
     """
     first = records[0].cell
-    name, _, changed = first.dataset.partition("@shuffled-")
-    dataset = load(library.resolve(name, {}))
-    dataset = shuffled(dataset, tuple(changed.split("-")) if changed else ())
+    name, changed = changes_of(first.dataset)
+    dataset = shuffled(load(library.resolve(name, {})), changed)
     if dataset.fingerprint != first.fingerprint:
         fix = "prepare it as it was, or run the models again"
         problem = "the prepared data are not those that the records were made of"

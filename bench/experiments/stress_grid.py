@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.protocol.shuffle import OPTION, take_shuffle
+from bench.data.protocol.shuffle import DROP, OPTION, take_shuffle
 from bench.errors import UserError
 from bench.experiments.grid import open_plan, run_grid
 from bench.experiments.plan import Plan
@@ -62,7 +62,7 @@ def under_stress(plan: Plan, store: Store, watch: Watch, *, jobs: int = 1, fresh
 
 
 def retrained(plan: Plan, store: Store, watch: Watch, *, jobs: int = 1, fresh: bool = False) -> Stressed:
-    """Train models anew on permuted images, texts, and both.
+    """Train models anew on permuted images, texts, and both, and without them.
 
     Raises:
         UserError: no image or text in the data set, or it is permuted already.
@@ -73,15 +73,18 @@ def retrained(plan: Plan, store: Store, watch: Watch, *, jobs: int = 1, fresh: b
         raise UserError(f"{plan.dataset}: no item has image or text vectors; prepare it with an encoder")
     if take_shuffle(plan.data)[1]:
         raise UserError(f"data.{OPTION}: the stress table permutes by itself; leave it out")
-    forms = {UNCHANGED: "", **{SHUFFLED[name]: name for name in held}}
+    both = ",".join(held)
+    forms: dict[str, dict[str, str]] = {UNCHANGED: {}}
+    forms |= {SHUFFLED[name]: {OPTION: name} for name in held}
     if len(held) > 1:
-        forms["both permuted"] = ",".join(held)
+        forms["both permuted"] = {OPTION: both}
+    forms["without both" if len(held) > 1 else f"without {both}s"] = {DROP: both}
     rows: dict[str, dict[str, list[NDArray[np.int32]]]] = {}
     shown: list[Record] = []
     failed: list[str] = []
-    for number, (name, shuffle) in enumerate(forms.items()):
+    for number, (name, change) in enumerate(forms.items()):
         watch("conditions trained", number, len(forms))
-        data = {**plan.data, OPTION: shuffle} if shuffle else plan.data
+        data = {**plan.data, **change}
         records = run_grid(replace(plan, data=data), store, jobs=jobs, fresh=fresh)
         failed += _failed(records)
         done = [record for record in records if record.status == "done"]

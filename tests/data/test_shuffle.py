@@ -9,7 +9,7 @@ from bench.config import ProtocolOptions
 from bench.data import library
 from bench.data.preparation.encoders import EncoderOptions
 from bench.data.preparation.prepare import PrepareOptions, prepare
-from bench.data.protocol.shuffle import permutation, shuffled, take_shuffle
+from bench.data.protocol.shuffle import changes_of, permutation, shuffled, take_shuffle
 from bench.data.protocol.task import open_task
 from bench.data.schema import Dataset, RawData, RawFeatures
 from bench.data.storage import load
@@ -102,9 +102,22 @@ def test_nothing_to_shuffle_gives_the_data_set_itself(films):
     assert shuffled(films, ()) is films
 
 
+def test_a_modality_is_taken_away_from_all_items(films):
+    made = (
+        shuffled(films, ("-image", "text"))
+        if "text" in films.content.features
+        else shuffled(films, ("-image",))
+    )
+    assert "image" not in made.content.features and "image" not in made.content.present
+    assert "image" in films.content.features and made.fingerprint != films.fingerprint
+    assert "@without-image" in made.name and "image" not in made.metadata["encoders"]
+    assert changes_of(made.name) == (films.name, made.metadata["shuffled"])
+    assert take_shuffle({"drop_modality": "image", "shuffle_modality": "text"})[1] == ("-image", "text")
+
+
 @pytest.mark.parametrize("names", ["imag", "audio"])
 def test_a_modality_without_vectors_is_refused(films, names):
-    message = r"films: has no .* vectors to be shuffled; .*'?image.*leave data.shuffle_modality out"
+    message = r"films: has no .* vectors to be shuffled; .*'?image.*leave data.shuffle_modality and data.drop_modality out"
     with pytest.raises(UserError, match=message):
         library.open_dataset("films", {"shuffle_modality": names})
 

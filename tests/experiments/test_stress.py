@@ -175,7 +175,9 @@ def test_a_row_by_hand() -> None:
 
 def test_the_retrained_form_trains_on_permuted_data(tmp_path: Path) -> None:
     made = retrained(plan_of("mmsbr,popularity"), Store(tmp_path), silent)
-    assert made.conditions == ("everything", "images permuted", "texts permuted", "both permuted")
+    assert made.conditions == (
+        "everything", "images permuted", "texts permuted", "both permuted", "without both",
+    )  # fmt: skip
     assert np.array_equal(
         made.ranks["popularity"]["both permuted"][0], made.ranks["popularity"]["everything"][0]
     )
