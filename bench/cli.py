@@ -18,6 +18,7 @@ from bench import (
     cli_models,
     cli_stress,
     cli_sweep,
+    cli_time,
 )
 from bench.errors import UserError
 from bench.terminal import (
@@ -57,6 +58,7 @@ app.command()(cli_ablate.ablate)
 app.command()(cli_heatmap.heatmap)
 app.command()(cli_stress.stress)
 app.command()(cli_sweep.sweep)
+app.command()(cli_time.time)
 app.command()(cli_audit.compare)
 app.command()(cli_audit.audit)
 app.add_typer(cli_figure.app, name="figure")
