@@ -32,6 +32,7 @@ def run(
     seeds: int = 3,
     epochs: int | None = None,
     max_minutes: float | None = None,
+    total_minutes: float | None = None,
     options: Mapping[str, Any] | None = None,
     device: str | None = None,
     jobs: int | None = None,
@@ -51,6 +52,7 @@ def run(
         seeds: how many, from 0.
         epochs: most epochs of each training stage.
         max_minutes: minutes after which a training stops.
+        total_minutes: minutes for all trainings together, instead; what one leaves goes to the others.
         options: what `--set` takes: `{"hidden_size": 128, "sasrec.dropout": 0.1, "data.keep_last": 50}`.
         device: `auto` (default), `cpu`, `cuda`, `cuda:1`, `mps`.
         jobs: cells side by side; None is one per core, at most four.
@@ -67,7 +69,7 @@ def run(
     settings = [f"{key}={text_of(value)}" for key, value in (options or {}).items()]
     plan = make_plan(
         dataset, select(models, task), settings=settings, task=task, candidates=protocol, seeds=seeds,
-        epochs=epochs, max_minutes=max_minutes, device=device,
+        epochs=epochs, max_minutes=max_minutes, total_minutes=total_minutes, device=device,
     )  # fmt: skip
     store, jobs = Store(Path(results).expanduser()), jobs or default_jobs(plan.training.device)
     return build(run_grid(plan, store, jobs=jobs, fresh=fresh, quiet=not progress))

@@ -48,7 +48,7 @@ BY_NAME: tuple[tuple[str, Bounds], ...] = (
     ("hidden_size", COUNT), ("embedding_size", COUNT), ("num_heads", COUNT),
     ("*_size", NOT_NEGATIVE), ("num_*", NOT_NEGATIVE), ("*_steps", NOT_NEGATIVE), ("max_history", COUNT),
     ("copies", COUNT), ("max_masked", COUNT), ("*seed", NOT_NEGATIVE),
-    ("max_minutes", POSITIVE), ("learning_rate*", POSITIVE), ("*temperature", POSITIVE),
+    ("*_minutes", POSITIVE), ("learning_rate*", POSITIVE), ("*temperature", POSITIVE),
     ("dropout*", OPEN_FRACTION), ("*_dropout", OPEN_FRACTION), ("mask_ratio", FRACTION),
     ("last_share", OPEN_FRACTION), ("loss_weight_*", NOT_NEGATIVE), ("weight_decay", NOT_NEGATIVE),
     ("clip_norm", POSITIVE),

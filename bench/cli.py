@@ -34,6 +34,7 @@ from bench.terminal import (
     Seeds,
     TaskName,
     TaskOption,
+    TotalMinutes,
     console,
     print_rows,
     use_plain_signs,
@@ -138,6 +139,7 @@ def run(
     protocol: Candidates = None,
     epochs: Epochs = None,
     max_minutes: MaxMinutes = None,
+    total_minutes: TotalMinutes = None,
     set_: Pairs = None,
     device: Device = None,
     jobs: Jobs = None,
@@ -177,6 +179,7 @@ def run(
         seeds=seeds,
         epochs=epochs,
         max_minutes=max_minutes,
+        total_minutes=total_minutes,
         device=device,
     )
     found = presets(results, open_plan(plan).dataset.name, plan.models) if tuned else {}

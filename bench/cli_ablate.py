@@ -19,6 +19,7 @@ from bench.terminal import (
     Seeds,
     TaskName,
     TaskOption,
+    TotalMinutes,
     console,
 )
 
@@ -37,6 +38,7 @@ def ablate(
     protocol: Candidates = None,
     epochs: Epochs = None,
     max_minutes: MaxMinutes = None,
+    total_minutes: TotalMinutes = None,
     set_: Pairs = None,
     device: Device = None,
     jobs: Jobs = None,
@@ -66,6 +68,7 @@ def ablate(
         seeds=seeds,
         epochs=epochs,
         max_minutes=max_minutes,
+        total_minutes=total_minutes,
         device=device,
     )
     jobs = jobs or default_jobs(plan.training.device)

@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from bench.errors import UserError
-from bench.terminal import Candidates, Device, Epochs, Fresh, Jobs, Json, MaxMinutes, Pairs, Results, Seeds
+from bench.terminal import (
+    Candidates,
+    Device,
+    Epochs,
+    Fresh,
+    Jobs,
+    Json,
+    MaxMinutes,
+    Pairs,
+    Results,
+    Seeds,
+    TotalMinutes,
+)
 
 
 class Part(StrEnum):
@@ -37,6 +49,7 @@ def heatmap(
     protocol: Candidates = None,
     epochs: Epochs = None,
     max_minutes: MaxMinutes = None,
+    total_minutes: TotalMinutes = None,
     set_: Pairs = None,
     device: Device = None,
     jobs: Jobs = None,
@@ -64,7 +77,7 @@ def heatmap(
         raise UserError(f"{model}: a heat map is of one model; choose one of {names}")
     plan = make_plan(
         dataset, chosen, settings=set_ or [], candidates=protocol, seeds=seeds, epochs=epochs,
-        max_minutes=max_minutes, device=device,
+        max_minutes=max_minutes, total_minutes=total_minutes, device=device,
     )  # fmt: skip
     axes = axes_of(chosen[0], plan, panel, options or [])
     jobs = jobs or default_jobs(plan.training.device)

@@ -18,6 +18,7 @@ from bench.terminal import (
     Pairs,
     Results,
     Seeds,
+    TotalMinutes,
     console,
     progress,
 )
@@ -42,6 +43,7 @@ def stress(
     protocol: Candidates = None,
     epochs: Epochs = None,
     max_minutes: MaxMinutes = None,
+    total_minutes: TotalMinutes = None,
     set_: Pairs = None,
     device: Device = None,
     jobs: Jobs = None,
@@ -71,6 +73,7 @@ def stress(
         seeds=seeds,
         epochs=epochs,
         max_minutes=max_minutes,
+        total_minutes=total_minutes,
         device=device,
     )
     jobs = jobs or default_jobs(plan.training.device)

@@ -58,6 +58,9 @@ class TrainingOptions:
     """Most epochs of each stage; null takes the model's own. Part of a cell's key."""
     max_minutes: float | None = None
     """Training stops there, in minutes, and the row says so; null is no limit. Part of a cell's key."""
+    total_minutes: float | None = None
+    """Minutes for all trainings of a command together; each gets a share, and what it leaves goes to the
+    others. Part of a cell's key."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`. Not part of a cell's key."""
     evaluation_batch: int = 256

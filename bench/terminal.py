@@ -73,6 +73,10 @@ Seeds = Annotated[int, typer.Option(min=1, help="Number of seeds: 3 runs seeds 0
 Candidates = Annotated[str | None, typer.Option(help="uniform99 (default), popular99 or full.")]
 Epochs = Annotated[int | None, typer.Option(help="Most epochs of each training stage.")]
 MaxMinutes = Annotated[float | None, typer.Option(help="Minutes after which a training stops.")]
+TotalMinutes = Annotated[
+    float | None,
+    typer.Option(help="Minutes for all trainings together, shared; what one leaves goes to the others."),
+]
 Device = Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, mps.")]
 Jobs = Annotated[
     int | None,

@@ -169,7 +169,7 @@ def test_protocol_and_training_options_reach_the_run(place, monkeypatch):
         )  # fmt: skip
     plan = seen["plan"]
     assert (plan.protocol.candidates, plan.protocol.history) == ("full", "target")
-    assert dataclasses.astuple(plan.training) == (None, 2.0, "cpu", 8, False)
+    assert dataclasses.astuple(plan.training) == (None, 2.0, None, "cpu", 8, False)
     assert (plan.dataset, plan.data, plan.seeds) == ("small", {"min_events": "3"}, (0, 1, 2))
     assert {entry.card.family for entry in plan.models} == {"heuristic"}
     assert seen["store"].root == place / "results" and seen["rest"] == {"jobs": 2, "fresh": False}

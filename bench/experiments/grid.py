@@ -7,11 +7,13 @@ import os
 import queue
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,8 @@ class Order:
     shuffle: tuple[str, ...]
     """Modalities whose features are permuted over the items."""
     jobs: int
+    minutes: float | None = None
+    """Limit of the training; None is that of the cell."""
 
 
 def run_grid(
@@ -78,11 +82,11 @@ def run_plans(
     options, shuffle = take_shuffle(plan.data)
     folder = library.resolve(plan.dataset, options)
     task = _task(folder, shuffle, plan.protocol)
+    asked = [(part, entry, seed) for part in plans for entry in part.models for seed in part.seeds]
+    limits = shared(plan.training, len(asked), jobs)
     cells = [
-        (make_cell(task, entry, part.overrides.get(entry.card.name, {}), plan.training, seed), entry)
-        for part in plans
-        for entry in part.models
-        for seed in part.seeds
+        (make_cell(task, entry, part.overrides.get(entry.card.name, {}), limits, seed), entry)
+        for part, entry, seed in asked
     ]
     records = {
         cell.key: record
@@ -92,14 +96,14 @@ def run_plans(
         and (not plan.training.keep_model or store.weights_path(cell).is_file())
     }
     missing = [
-        Order(cell, entry, plan.training, store.root, folder, shuffle, jobs)
+        Order(cell, entry, limits, store.root, folder, shuffle, jobs)
         for cell, entry in {cell.key: (cell, entry) for cell, entry in cells}.values()
         if cell.key not in records
     ]
     if not quiet and records:
         print(f"{len(records)} of {len(cells)} cells found in {store.root}", file=sys.stderr)
     if not quiet and missing:
-        print(_duration(len(missing), jobs, plan.training.max_minutes), file=sys.stderr)
+        print(_duration(len(missing), jobs, limits), file=sys.stderr)
     for order in missing if fresh else []:
         store.checkpoint_path(order.cell.key).unlink(missing_ok=True)
     if missing and quiet:
@@ -122,12 +126,48 @@ def open_plan(plan: Plan) -> Task:
     return _task(library.resolve(plan.dataset, options), shuffle, plan.protocol)
 
 
-def _duration(cells: int, jobs: int, max_minutes: float | None) -> str:
+def shared(training: TrainingOptions, cells: int, jobs: int) -> TrainingOptions:
+    """Return the limits of a command's trainings, each with an even share of their total minutes.
+
+    Raises:
+        UserError: both limits are given.
+    """
+    if training.total_minutes is None:
+        return training
+    if training.max_minutes is not None:
+        raise UserError("--total-minutes and --max-minutes: give one of them")
+    return replace(training, max_minutes=training.total_minutes / -(-cells // max(jobs, 1)))
+
+
+def _duration(cells: int, jobs: int, limits: TrainingOptions) -> str:
     """Say how many cells are run and, where trainings have a limit, how long they take at most."""
     text = f"{cells} cells to run, {min(jobs, cells)} at a time"
-    if max_minutes is None:
-        return f"{text}; training has no limit in time (--max-minutes)"
-    return f"{text}: at most {-(-cells // jobs) * max_minutes:g} minutes of training, then their tests"
+    if limits.total_minutes is not None:
+        return f"{text}: at most {limits.total_minutes:g} minutes of training, shared, then their tests"
+    if limits.max_minutes is None:
+        return f"{text}; training has no limit in time (--max-minutes, --total-minutes)"
+    most = -(-cells // jobs) * limits.max_minutes
+    return f"{text}: at most {most:g} minutes of training, then their tests"
+
+
+class Share:
+    """Hands out what is left of the total minutes when a cell begins: an even part of the time that each
+    worker still has for the cells that have not begun.
+    """
+
+    def __init__(self, orders: Sequence[Order], jobs: int) -> None:
+        self.left, self.jobs = len(orders), max(jobs, 1)
+        total = orders[0].training.total_minutes
+        self.deadline = None if total is None else time.monotonic() + total * 60
+
+    def take(self, order: Order) -> Order:
+        """Return the order of the next cell with its limit."""
+        rounds = -(-self.left // self.jobs)
+        self.left -= 1
+        if self.deadline is None:
+            return order
+        minutes = max(self.deadline - time.monotonic(), 1.0) / 60 / rounds
+        return replace(order, minutes=minutes)
 
 
 def make_cell(
@@ -145,6 +185,7 @@ def make_cell(
         epochs=training.epochs,
         max_minutes=training.max_minutes,
         seed=seed,
+        total_minutes=training.total_minutes,
     )
 
 
@@ -155,16 +196,20 @@ def title(label: str, seed: int) -> str:
 
 def _run(missing: list[Order], jobs: int, send: Callable[[Note], None]) -> Iterator[Record]:
     """Run cells here, or in processes of their own where several go side by side."""
+    share = Share(missing, jobs)
     if jobs == 1 or len(missing) == 1:
-        yield from (run_order(order, send) for order in missing)
+        yield from (run_order(share.take(order), send) for order in missing)
         return
     context = multiprocessing.get_context("spawn")
     notes = context.Queue()  # a manager would leave its folder behind when it is killed
     pool = ProcessPoolExecutor(min(jobs, len(missing)), context, _take_queue, (notes,))
-    waiting = {pool.submit(_run_in_pool, order) for order in missing}
+    rest = iter(missing)
+    waiting = {pool.submit(_run_in_pool, share.take(order)) for order in islice(rest, jobs)}
     try:
         while waiting:
             done, waiting = wait(waiting, timeout=PAUSE, return_when=FIRST_COMPLETED)
+            # a cell is handed out when a worker is free: only then is it known what the others have left
+            waiting |= {pool.submit(_run_in_pool, share.take(order)) for order in islice(rest, len(done))}
             for note in _waiting(notes):
                 send(note)
             yield from (future.result() for future in done)
@@ -227,7 +272,8 @@ def run_order(order: Order, send: Callable[[Note], None]) -> Record:
     limit_threads(order.jobs)
     task = _task(order.folder, order.shuffle, order.cell.protocol)
     watcher = Teller(title(order.entry.card.label, order.cell.seed), send)
-    return run_cell(order.cell, order.entry, task, order.training, Store(order.results), watcher)
+    store = Store(order.results)
+    return run_cell(order.cell, order.entry, task, order.training, store, watcher, order.minutes)
 
 
 def default_jobs(device: str) -> int:

@@ -59,6 +59,7 @@ def make_plan(
     seeds: int = 3,
     epochs: int | None = None,
     max_minutes: float | None = None,
+    total_minutes: float | None = None,
     device: str | None = None,
 ) -> Plan:
     """Return the plan of a request; a setting wins over the argument that says the same.
@@ -72,13 +73,14 @@ def make_plan(
         seeds: how many, from 0.
         epochs: most epochs of each stage.
         max_minutes: minutes after which a training stops.
+        total_minutes: minutes for all trainings together, instead.
         device: `auto`, `cpu`, `cuda`.
 
     Raises:
         UserError: an option that nothing has, or a value of another type or out of its bounds.
     """
     parsed: Settings = parse_settings(settings, {*entries(), *(entry.card.name for entry in models)})
-    limits = {"epochs": epochs, "max_minutes": max_minutes, "device": device}
+    limits = {"epochs": epochs, "max_minutes": max_minutes, "total_minutes": total_minutes, "device": device}
     asked = {"task": task, "candidates": candidates}
     return Plan(
         dataset=dataset,

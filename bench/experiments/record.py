@@ -40,6 +40,8 @@ class Cell:
     max_minutes: float | None
     """Limit of the training, minutes; None is no limit."""
     seed: int
+    total_minutes: float | None = None
+    """Limit of all trainings of the command together, minutes; `max_minutes` is then an even share of it."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the cell as plain JSON values."""
@@ -48,6 +50,8 @@ class Cell:
         if self.protocol.task == "rank":
             protocol = {name: protocol[name] for name in protocol if name not in CTR_FIELDS}
         values = {**asdict(self), "protocol": protocol, "options": dict(self.options), "max_minutes": minutes}
+        if self.total_minutes is None:
+            del values["total_minutes"]  # cells without it keep the key that they had before it was there
         return json.loads(to_json(values))
 
     @classmethod

@@ -32,7 +32,13 @@ from bench.training.watcher import Watcher
 
 
 def run_cell(
-    cell: Cell, entry: Entry, task: Task, training: TrainingOptions, store: Store, watcher: Watcher
+    cell: Cell,
+    entry: Entry,
+    task: Task,
+    training: TrainingOptions,
+    store: Store,
+    watcher: Watcher,
+    minutes: float | None = None,
 ) -> Record:
     """Run one cell and store its record, failed or done; a failure is a record, never a lost table.
 
@@ -43,9 +49,11 @@ def run_cell(
         training: limits and device.
         store: where the record goes; its checkpoint is found here again after an interruption.
         watcher: listens to the training.
+        minutes: limit of the training where it is not that of the cell: its part of shared minutes.
     """
+    limit = cell.max_minutes if minutes is None else minutes
     try:
-        outcome, device, model = _run(cell, entry, task, training, store, watcher)
+        outcome, device, model = _run(cell, entry, task, training, store, watcher, limit)
         if training.keep_model:
             save_weights(model, store.weights_path(cell), cell.key)
         record = _record(cell, entry, task, outcome, device)
@@ -59,7 +67,13 @@ def run_cell(
 
 
 def _run(
-    cell: Cell, entry: Entry, task: Task, training: TrainingOptions, store: Store, watcher: Watcher
+    cell: Cell,
+    entry: Entry,
+    task: Task,
+    training: TrainingOptions,
+    store: Store,
+    watcher: Watcher,
+    limit: float | None,
 ) -> tuple[Outcome, torch.device, Recommender]:
     kind = entry.load()
     config: Any = build_options(kind.Config, cell.options, f"model {cell.model}")
@@ -72,9 +86,9 @@ def _run(
     torch.manual_seed(cell.seed)
     reset_peak_memory(device)
     model = kind(config, data.info).to(device)
-    options = FitOptions(cell.seed, cell.epochs, cell.max_minutes, training.evaluation_batch)
+    options = FitOptions(cell.seed, cell.epochs, limit, training.evaluation_batch)
     result = fit(model, data, device, options, watcher, checkpoint)
-    remark = _remark(cell, result, validation=len(task.split.validation))
+    remark = _remark(limit, result, validation=len(task.split.validation))
     outcome = _outcome(model, result, remark, data, task, device, training.evaluation_batch)
     return outcome, device, model
 
@@ -112,10 +126,10 @@ def _outcome(
     )
 
 
-def _remark(cell: Cell, result: Fit, validation: int) -> str:
+def _remark(limit: float | None, result: Fit, validation: int) -> str:
     remarks = [NOT_VALIDATED] if result.epochs and not validation else []
-    if result.stopped == "minutes" and cell.max_minutes:
-        remarks.append(f"stopped at {cell.max_minutes:g} min")
+    if result.stopped == "minutes" and limit:
+        remarks.append(f"stopped at {round(limit, 1) or round(limit, 3):g} min")
     return "; ".join(remarks)
 
 

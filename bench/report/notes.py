@@ -75,6 +75,9 @@ def _row_notes(rows: Sequence[Row], table: Table) -> list[str]:
             lines.append(
                 f"Limit: {limit} for {'all models' if len(labels) == len(rows) else ', '.join(labels)}"
             )
+    if any("for all trainings" in row.limits for row in rows):
+        had = ", ".join(f"{row.label} {row.train_seconds / 60:.1f}" for row in rows if row.epochs)
+        lines.append(f"Minutes of training that each had: {had}")
     if cut := [row.label for row in rows if row.cut]:
         lines.append(f"Training ended by the time limit, not by convergence: {', '.join(cut)}")
     lines += _slow_notes(rows)

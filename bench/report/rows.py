@@ -250,7 +250,10 @@ def _row(group: list[Record], metrics: Sequence[str], p: float | None) -> Row:
 
 def _limits(cell: Cell) -> str:
     parts = [] if cell.epochs is None else [f"at most {cell.epochs} epochs"]
-    parts += [] if cell.max_minutes is None else [f"at most {cell.max_minutes:g} min"]
+    if cell.total_minutes is not None:
+        parts.append(f"{cell.total_minutes:g} min for all trainings of the command")
+    elif cell.max_minutes is not None:
+        parts.append(f"at most {cell.max_minutes:g} min")
     return ", ".join(parts)
 
 
