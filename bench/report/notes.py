@@ -84,6 +84,7 @@ def _row_notes(rows: Sequence[Row], table: Table) -> list[str]:
     changed = [f"{row.label} ({_pairs(row.options)})" for row in rows if row.options]
     if changed:
         lines.append(f"Options other than the model's defaults: {'; '.join(changed)}")
+    lines += _commits(rows)
     lines += [f"Tuned on validation: {'; '.join(table.tuned)}"] if table.tuned else []
     if any(row.reconstruction for row in rows):
         lines.append(
@@ -102,6 +103,15 @@ def _row_notes(rows: Sequence[Row], table: Table) -> list[str]:
                 f"{best}, the best, is significantly better than every other row: p < {LEVEL}, {test}"
             )
     return lines
+
+
+def _commits(rows: Sequence[Row]) -> list[str]:
+    """Say at which commits the cells were run, where they were not all run at one."""
+    known = sorted({commit for row in rows for commit in row.commits})
+    if len(known) < 2:
+        return []
+    made = [f"{one} ({', '.join(row.label for row in rows if one in row.commits)})" for one in known]
+    return [f"Made by commits: {'; '.join(made)}"]
 
 
 def _slow_notes(rows: Sequence[Row]) -> list[str]:

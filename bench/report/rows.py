@@ -66,6 +66,8 @@ class Row:
     """Mean over seeds."""
     peak_memory_mb: float = 0.0
     """Highest over seeds, MiB."""
+    commits: tuple[str, ...] = ()
+    """First letters of the commits that its cells were run at, `+` behind one with changes."""
     p: float | None = None
     """Holm-adjusted p-value of the best row against this one on the tested metric; None for the best row."""
 
@@ -244,8 +246,15 @@ def _row(group: list[Record], metrics: Sequence[str], p: float | None) -> Row:
         targets_per_second=_mean(outcome.targets_per_second for outcome in outcomes),
         score_users_per_second=_mean(outcome.score_users_per_second for outcome in outcomes),
         peak_memory_mb=max((outcome.peak_memory_mb for outcome in outcomes), default=0.0),
+        commits=tuple(dict.fromkeys(filter(None, (_commit(record) for record in done)))),
         p=p,
     )
+
+
+def _commit(record: Record) -> str:
+    """Return the commit that a cell was run at, with a plus where the files had changes."""
+    git = record.environment.git
+    return str(git.get("commit", ""))[:7] + ("+" if git.get("commit") and git.get("dirty") else "")
 
 
 def _limits(cell: Cell) -> str:

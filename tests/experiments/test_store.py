@@ -37,7 +37,8 @@ def record_of(cell, status="done", ranks=(1, 5, 100)):
 def test_the_key_depends_on_every_field():
     changes = dict(
         dataset="other", fingerprint="e", protocol=ProtocolOptions(history="target"), candidates_hash="d",
-        model="m", options={"hidden_size": 33}, code_hash="1", epochs=5, max_minutes=2.0, seed=1, total_minutes=9.0,
+        model="m", options={"hidden_size": 33}, code_hash="1", epochs=5, max_minutes=2.0, seed=1,
+        total_minutes=9.0,
     )  # fmt: skip
     keys = [dataclasses.replace(CELL, **{name: value}).key for name, value in changes.items()]
     assert len({CELL.key, *keys}) == 1 + len(dataclasses.fields(Cell))

@@ -313,3 +313,16 @@ def test_the_chance_level_is_the_mean_over_all_ranks(name):
     sizes = np.array([3, 7, 100, 100, 12])
     expected = np.mean([metrics.per_user(name, np.arange(1, size + 1)).mean() for size in sizes])
     assert metrics.chance_of(name, sizes) == pytest.approx(expected)
+
+
+def test_commits_are_named_where_rows_were_made_by_several():
+    def at(model, commit, dirty=False):
+        made = record(model, [1, 2, 3, 4])
+        return dataclasses.replace(
+            made, environment=dataclasses.replace(made.environment, git={"commit": commit, "dirty": dirty})
+        )
+
+    one = build([at("a", "1234567890"), at("b", "1234567890")])
+    assert not any(line.startswith("Made by commits") for line in notes(one))
+    several = build([at("a", "1234567890"), at("b", "abcdefabcd", dirty=True), at("c", "1234567890")])
+    assert "Made by commits: 1234567 (A, C); abcdefa+ (B)" in notes(several)
