@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.errors import UserError, hint
-from bench.terminal import Results, TaskName, TaskOption, expanded
+from bench.terminal import Results, TaskName, TaskOption, expanded, progress
 
 if TYPE_CHECKING:
     from bench.experiments.record import Record
@@ -41,6 +41,65 @@ def diagnostics(
     if fault := record.outcome.extra.get("diagnostics_error"):
         print(f"{record.label}: its diagnostics failed: {fault}", file=sys.stderr)
     _written(files)
+
+
+@app.command()
+def embeddings(
+    run: Annotated[
+        list[str],
+        typer.Option(
+            help="Key of a cell run with --keep-model, or its folder's name, or a prefix; several are joined."
+        ),
+    ],
+    color: Annotated[
+        str,
+        typer.Option(
+            help="An attribute, cluster (generated data), or words of the titles: Comedy,Drama,Horror."
+        ),
+    ] = "cluster",
+    items: Annotated[int, typer.Option(min=50, help="Most items drawn.")] = 800,
+    seeds: Annotated[int, typer.Option(min=1, help="Projections that the figures are measured over.")] = 20,
+    results: Results = Path("results"),
+    out: Out = None,
+) -> None:
+    """Draw items at the stages of trained models by t-SNE (Fig. 5), with the numbers that decide.
+
+    Example: bench figure embeddings --run m3bsr-seed0 --color Comedy,Drama,Horror,Sci-Fi
+    """
+    from bench.experiments import embeddings as stages
+    from bench.experiments.slices import task_of
+    from bench.experiments.store import Store
+    from bench.registry import select
+    from bench.report import embeddings as report
+    from bench.report import figures
+
+    store, records = Store(results), [_find(results, one) for one in run]
+    task = task_of(records)
+    if len({record.cell.fingerprint for record in records}) > 1:
+        raise UserError("--run: the cells are of several data sets; draw one at a time")
+    kinds, names = stages.kinds_of(task.dataset, color)
+    views: dict[str, stages.View] = {}
+    for record in records:
+        (entry,) = select(record.cell.model)
+        for view in stages.views_of(record, entry, task, store):
+            prefix = f"{record.label}: " if len(records) > 1 else ""
+            views.setdefault(view.name if view.name.endswith("raw") else prefix + view.name, view)
+    colored, panels = len(names) - 2, []
+    with progress() as watch:
+        for number, (name, view) in enumerate(views.items(), start=1):
+            part = stages.sample(view, kinds, items, colored)
+            flats = [stages.project(part.vectors, seed) for seed in range(seeds)]
+            measured = stages.spread(part, kinds, colored, flats)
+            panels.append(report.Panel(name, flats[0], kinds[part.items], measured))
+            watch("views projected", number, len(views))
+    made = report.Embeddings(task.dataset.name, color, names, tuple(panels), seeds)
+    print("\n".join(report.lines_of(made)))
+    name = f"embeddings_{records[0].cell.model}_{task.dataset.name}"
+    written = [
+        report.write(made, results / "tables", name),
+        *figures.embeddings(made, out or results / "figures", name),
+    ]
+    print("".join(f"written: {path}\n" for path in written), end="", file=sys.stderr)
 
 
 @app.command()

@@ -19,6 +19,7 @@ from bench.errors import UserError
 from bench.experiments.record import Failure, Outcome, Record
 from bench.files import replacing
 from bench.report.ablation import Ablation
+from bench.report.embeddings import Embeddings
 from bench.report.heatmap import HeatMap, sentences
 from bench.report.panels import (
     COLORS,
@@ -31,6 +32,7 @@ from bench.report.panels import (
     lines,
     log_scale,
     option_map,
+    scatter,
 )  # fmt: skip
 from bench.report.slices import SliceTable
 from bench.report.stress import StressTable
@@ -128,6 +130,32 @@ def stress(table: StressTable, folder: Path) -> list[Path]:
         what = f"{table.metric} less that with everything, 95 % interval over users, {form}, {seeds}"
         figure.supxlabel(f"{ground}: {what}; filled: p < 0.05, Holm over the row", fontsize=7, color=GREY)
         return save(figure, folder, table.name)
+
+
+def embeddings(made: Embeddings, folder: Path, name: str) -> list[Path]:
+    """Draw the views of the items: one panel each, colored kinds, `other` in grey behind them.
+
+    Args:
+        made: the views.
+        folder: where `<name>.{png,pdf}` goes.
+        name: of the files.
+    """
+    columns = min(len(made.panels), 3)
+    height = -(-len(made.panels) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 2.35 * height + 0.9), layout="constrained")
+        panels = figure.subplots(height, columns, squeeze=False).ravel()
+        for panel in panels[len(made.panels) :]:
+            panel.set_axis_off()
+        for panel, view in zip(panels, made.panels, strict=False):
+            scatter(panel, view.flat, view.kinds, made.names)
+            panel.set_title(
+                f"{view.name}\npurity {view.measured.purity:.3f}, chance {view.measured.chance:.3f}"
+            )
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=7,
+                      markerscale=1.6)  # fmt: skip
+        return save(figure, folder, name)
 
 
 def heat(chart: HeatMap, folder: Path) -> list[Path]:

@@ -156,6 +156,21 @@ def groups(panel: Axes, values: Values, rows: Sequence[str], columns: Sequence[s
         panel.legend(frameon=False, fontsize=7.5, ncols=len(columns), **above)
 
 
+def scatter(panel: Axes, flat: NDArray[np.float32], kinds: NDArray[np.int64], names: Sequence[str]) -> None:
+    """Draw items (n, 2), a color and a marker per kind, the last two kinds in grey behind the others."""
+    shown = len(names) - 2
+    for kind in (*range(shown, len(names)), *range(shown)):
+        own = flat[kinds == kind]
+        grey = kind >= shown
+        color = "#BBBBBB" if grey else COLORS[kind % len(COLORS)]
+        marker = "." if grey else (MARKERS + "PX*")[kind % 10]
+        panel.scatter(own[:, 0], own[:, 1], s=4 if grey else 9, color=color, marker=marker, linewidths=0,
+                      label=names[kind] if len(own) else None)  # fmt: skip
+    panel.set_xticks([])
+    panel.set_yticks([])
+    panel.spines[:].set_visible(True)
+
+
 def option_map(
     panel: Axes,
     values: tuple[Values, Values],

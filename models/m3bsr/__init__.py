@@ -75,6 +75,7 @@ CARDS = (
         ),
         variants={
             "no_cdmd_m": ("w/o CDMD-M", {"cdmd_m.replace": "identity"}),
+            "mlp": ("MLP for CDMD-M", {"cdmd_m.replace": "mlp"}),
             "no_cdmd_b": ("w/o CDMD-B", {"cdmd_b.replace": "identity"}),
             "no_meie": ("w/o MEIE", {"meie.enabled": False}),
             "no_shared": ("w/o shared expert", {"meie.shared": False}),

@@ -145,6 +145,18 @@ class M3BSR(Recommender):
         """Return y . E_i + b_i, (B, C)."""
         return dot_scores(encoded, items, candidates, self.items.bias)
 
+    def views(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return images and texts of the events before and after CDMD-M, or what stands in its place."""
+        mask, names = batch.mask, {"none": "CDMD-M", "mlp": "the MLP"}
+        before = self.inputs.finished(self.inputs.content_streams(batch.history), mask)
+        after = self.denoised(batch, layout(batch, self.target_behavior)).modality[1:]
+        items, shown = batch.history[mask], {}
+        for place, modality in enumerate(self.inputs.modalities[1:]):
+            shown[f"{modality}, raw"] = (items, before[place][mask])
+            if stage := names.get(self.config.cdmd_m.replace):
+                shown[f"{modality}, after {stage}"] = (items, after[place][mask])
+        return shown
+
     def diagnostics(self, batch: Batch) -> dict[str, Diagnostic]:
         """Return norms, gates, cosines and noise errors; defined in `diagnostics`."""
         return tables(self, batch)
