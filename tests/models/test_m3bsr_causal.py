@@ -185,7 +185,8 @@ def test_every_form_trains_each_of_its_parameters(form):
 def test_an_ablation_loses_its_term_in_the_causal_reading():
     terms = {"loss", "main", "contrast", "modality", "behavior"}
     lost = {form: terms - set(loss_of(causal(VARIANTS[form]), windows())) for form in VARIANTS}
-    expected = {"no_cdmd_m": {"modality"}, "no_cdmd_b": {"behavior"}, "no_meie": {"contrast"}}
+    expected = {"no_cdmd_m": {"modality"}, "mlp": {"modality"}, "no_cdmd_b": {"behavior"}}
+    expected |= {"no_meie": {"contrast"}}
     assert lost == {"no_shared": set(), "no_disent": set(), **expected}
 
 
