@@ -51,7 +51,8 @@ CARDS = (
             "over more than 100,000 items a sampled softmax",
         ),
         reconstruction=True,
-        notes="Where every test user has ten events or more, the scores are those of the tuned backbone.",
+        notes="Where every test user has ten events or more, the scores are those of the tuned backbone.\n"
+        "Tunes on 19,800 targets per second and core where SASRec trains on 64,700 (ml-100k, texts alone).",
         search={
             "learning_rate": (0.0003, 0.001, 0.003),
             "hidden_size": (64, 128, 256),

@@ -61,6 +61,8 @@ CARD = Card(
         "dropout 0.1 and 0 instead of 0.6 and 0.2, learning rate 3e-3 instead of 1e-3: chosen on validation",
         "over 100,000 items: a sampled softmax, shared pivots and frozen features",
     ),
+    notes="Trains on 7,500 targets per second and core where SASRec does on 64,700 (ml-100k, texts alone); "
+    "the pivot transformer runs over all items of a step.",
     variants={
         "no_contrast": ("w/o pseudo-modality contrast", {"pseudo": "off"}),
         "no_price": ("w/o numerical branch", {"numeric": "off"}),
