@@ -54,7 +54,7 @@ CARD = Card(
         "over more than 100,000 items a sampled softmax",
     ),
     notes="Trains on 440 targets per second and core where SASRec does on 64,700 (ml-100k, texts alone): one "
-    "target per history, and its products run at half of the core's peak.",
+    "target per history.",
     search={
         "learning_rate": (0.0003, 0.001, 0.003),
         "hidden_size": (64, 128, 256),
