@@ -45,7 +45,7 @@ CARD = DatasetCard(
         "unpacked or not; optional: meta_Books.json.gz or meta_Books.jsonl.gz, a folder images with ASIN.jpg"
     ),
     behaviors="click (every review), favor as well (rating 4 or higher); rule=disjoint: favor or else click",
-    modalities="text (title of the product); images where you have them: picture addresses are not fetched",
+    modalities="text (title of the product), price; images where you have them: addresses are not fetched",
     size="2018: 233.1 million reviews; 2023: 571.54 million of 54.51 million users (as commonly quoted)",
     dirt=(
         "There is one raw behavior, so two are made of it; the click of a favor has the favor's own time and "
@@ -127,6 +127,7 @@ def read(raw: Path | None, options: Options) -> RawData:
         mapping=rule_text(options.favor_rating, options.rule),
         items=partial(items_of, meta, images) if meta or images else None,
         attributes=("brand", "category") if meta else (),
+        numbers=("price",) if meta else (),
         pictures=folder / options.images,
     )
 

@@ -1,4 +1,4 @@
-"""The products of the Amazon reviews: title, brand, category from the metadata, pictures from a folder.
+"""The products of the Amazon reviews: title, brand, category, price from metadata, pictures from a folder.
 
 The metadata are read as a stream for the products kept only; picture addresses are never fetched.
 """
@@ -71,13 +71,14 @@ def products(
     if not files:
         return None
     names = META[edition]
-    columns = (names.item, "title", names.brand, names.categories, names.main)
+    columns = (names.item, "title", "price", names.brand, names.categories, names.main)
     categories = pl.col(names.categories)
     depth = pl.min_horizontal(pl.lit(level - 1, pl.Int64), categories.list.len().cast(pl.Int64) - 1)
     of_level = _text(categories.list.get(depth, null_on_oob=True))
     fields = (
         id_field("item", names.item),
         Field("title", _title(_text(pl.col("title"))), "", optional=True),
+        Field("price", _price(pl.col("price")), "", optional=True),
         Field("brand", _text(pl.col(names.brand)), "", optional=True),
         Field("category", pl.coalesce(of_level, _text(pl.col(names.main))), "", optional=True),
     )
@@ -95,13 +96,20 @@ def _text(value: pl.Expr) -> pl.Expr:
     return present(text)
 
 
+def _price(price: pl.Expr) -> pl.Expr:
+    """Return a price such as `$1,299.00` or `12.5`; null for ranges, words and what is missing."""
+    amount = price.str.strip_chars().str.extract(r"^\$?\s*(\d[\d,]*(?:\.\d+)?)$", 1)
+    return amount.str.replace_all(",", "").cast(pl.Float64, strict=False)
+
+
 def _title(title: pl.Expr) -> pl.Expr:
     """Return null instead of the piece of a script that some products of 2018 have as their title."""
     return pl.when(~title.str.contains("getTime", literal=True)).then(title)
 
 
 def items_of(meta: JsonLines | None, folder: Path | None, ids: pl.Series) -> pl.DataFrame:
-    """Return the products that are known: item; title, brand and category, where there are metadata; image.
+    """Return the products that are known: item; title, brand, category and price, where there are metadata;
+    image.
 
     Args:
         meta: what `products` returned.
@@ -111,7 +119,7 @@ def items_of(meta: JsonLines | None, folder: Path | None, ids: pl.Series) -> pl.
     Raises:
         UserError: no product kept is among the metadata, or one has two pictures.
     """
-    table = meta.table(ids, ("title", "brand", "category")) if meta else None
+    table = meta.table(ids, ("title", "brand", "category", "price")) if meta else None
     if folder is None:
         return table if table is not None else pl.DataFrame({"item": ids[:0]})
     images = pictures(folder, ids)

@@ -9,6 +9,7 @@ from bench.data.library import prepare_named
 from bench.data.schema import EventStream, RawData
 from bench.data.storage import load
 from bench.datasets.amazon import Options, read
+from bench.datasets.amazon.products import _price
 from bench.errors import UserError
 
 SECOND = 1_252_800_000
@@ -118,17 +119,24 @@ def test_products_of_2018_have_title_brand_and_the_second_level_of_their_categor
         folder_2018(tmp_path), "meta_Books.json.gz",
         {"asin": "unrated", "title": "Unrated"},
         {"asin": "B01", "title": "var start = new Date().getTime();", "brand": "", "category": ["Books"]},
-        {"asin": "0001713353", "title": TITLE, "brand": "Acme", "category": ["Books", "Crime", "Old"]},
+        {"asin": "0001713353", "title": TITLE, "brand": "Acme", "category": ["Books", "Crime", "Old"],
+         "price": "$1,299.50"},
         {"asin": "0001713353", "title": "Second row", "brand": "Other", "category": []},
     )  # fmt: skip
     data = read(tmp_path, Options())
-    assert data.attributes == ("brand", "category")
+    assert data.attributes == ("brand", "category") and data.numbers == ("price",)
     assert items_of(data, "0001713353", "B01", "B99") == {
-        "0001713353": {"title": "Red & blue shoe", "brand": "Acme", "category": "Crime"},
-        "B01": {"title": None, "brand": None, "category": "Books"},
+        "0001713353": {"title": "Red & blue shoe", "brand": "Acme", "category": "Crime", "price": 1299.5},
+        "B01": {"title": None, "brand": None, "category": "Books", "price": None},
     }
     third = items_of(read(tmp_path, Options(category_level=3)), "0001713353")
     assert third["0001713353"]["category"] == "Old"
+
+
+def test_prices_that_are_ranges_or_words_are_unknown() -> None:
+    given = ["$12.99", "3", " $ 4 ", "$5.00 - $9.99", "from 3.00", "None", "", None, "—"]
+    found = pl.DataFrame({"price": given}, schema={"price": pl.String}).select(_price(pl.col("price")))
+    assert found["price"].to_list() == [12.99, 3.0, 4.0, None, None, None, None, None, None]
 
 
 def test_products_of_2023_have_the_store_as_brand_and_the_main_category_without_a_list(
@@ -137,11 +145,11 @@ def test_products_of_2023_have_the_store_as_brand_and_the_main_category_without_
     with_meta(
         folder_2023(tmp_path), "meta_Books.jsonl",
         {"parent_asin": "B01", "title": None, "store": None, "categories": [], "main_category": "Books"},
-        {"parent_asin": "0001713353", "title": "é", "store": "S", "categories": ["a", "b"]},
+        {"parent_asin": "0001713353", "title": "é", "store": "S", "categories": ["a", "b"], "price": 7.5},
     )  # fmt: skip
     assert items_of(read(tmp_path, Options()), "0001713353", "B01") == {
-        "0001713353": {"title": "é", "brand": "S", "category": "b"},
-        "B01": {"title": None, "brand": None, "category": "Books"},
+        "0001713353": {"title": "é", "brand": "S", "category": "b", "price": 7.5},
+        "B01": {"title": None, "brand": None, "category": "Books", "price": None},
     }
 
 
