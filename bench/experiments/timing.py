@@ -123,7 +123,7 @@ def time_models(plan: Plan, batch_size: int | None, repeats: int = 20, score_bat
         made.append(
             Timed(
                 name,
-                card.label,
+                card.label + ("†" if card.reconstruction else ""),
                 one.stage.batch_size if one.stage else 0,
                 one.steps,
                 (float(low), float(middle), float(high)),

@@ -50,7 +50,7 @@ def compare_models(
         values = [np.stack([per_user(metric, one["test_rank"]) for one in arrays[name]]) for name in models]
     except ValueError as error:
         raise UserError(f"--metric {metric}: {error}") from error
-    labels = {record.cell.model: record.label for record in records}
+    labels = {r.cell.model: r.label + ("†" if r.reconstruction else "") for r in records}
     made = compare(values[0], values[1], margin)
     names = (labels[models[0]], labels[models[1]])
     return Compared(names, records[0].cell.dataset, metric, values[0].shape[1], made)

@@ -128,7 +128,8 @@ def stress(table: StressTable, folder: Path) -> list[Path]:
         seeds = f"{table.seeds} seeds" if table.seeds > 1 else "one seed"
         ground = _ground(table.table.dataset, table.table.simulated)
         what = f"{table.metric} less that with everything, 95 % interval over users, {form}, {seeds}"
-        figure.supxlabel(f"{ground}: {what}; filled: p < 0.05, Holm over the row", fontsize=7, color=GREY)
+        under = fill(f"{ground}: {what}; filled: p < 0.05, Holm over the row", 120)
+        figure.supxlabel(under, fontsize=7, color=GREY)
         return save(figure, folder, table.name)
 
 
@@ -201,7 +202,7 @@ def slices(table: SliceTable, folder: Path, most: int = 8) -> list[Path]:
     values = {}
     for row in [row for row in done if row in best]:
         cells = [table.row(number, row.model) for number in range(1, len(table.labels))]
-        values[row.label] = np.array([cell.metrics[table.metric].mean if cell else np.nan for cell in cells])
+        values[row.named] = np.array([cell.metrics[table.metric].mean if cell else np.nan for cell in cells])
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH * 0.72, 3.1), layout="constrained")
         panel = figure.subplots()

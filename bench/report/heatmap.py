@@ -113,8 +113,9 @@ def build_map(
         if place is not None and place in gains and place != order[0]
     }
     first = next(record for records in cells.values() for record in records if record.status == "done")
+    table = build([first])
     return HeatMap(
-        first.cell.model, first.label, build([first]), metric, part, names, values, means, errors,
+        first.cell.model, table.rows[0].named, table, metric, part, names, values, means, errors,
         order[0], usual, tests, min(counts),
     )  # fmt: skip
 

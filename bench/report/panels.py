@@ -78,7 +78,7 @@ def forest(panel: Axes, tests: Sequence[PairedTest | None], p: Sequence[float | 
         panel.plot(test.difference, row, "o", color=color, markersize=4,
                    markerfacecolor=color if filled else "white")  # fmt: skip
     panel.tick_params(axis="y", length=0)
-    panel.xaxis.set_major_locator(MaxNLocator(3))
+    panel.xaxis.set_major_locator(MaxNLocator(2))
 
 
 def log_scale(panel: Axes, low: float, high: float) -> None:

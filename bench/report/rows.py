@@ -71,6 +71,11 @@ class Row:
     p: float | None = None
     """Holm-adjusted p-value of the best row against this one on the tested metric; None for the best row."""
 
+    @property
+    def named(self) -> str:
+        """The label, marked where the model is a reconstruction."""
+        return self.label + ("†" if self.reconstruction else "")
+
 
 @dataclass(frozen=True)
 class Table:

@@ -56,6 +56,10 @@ def notes(slices: SliceTable) -> list[str]:
     if few:
         lines.append(f"Fewer than 50 users: {', '.join(few)}")
     mark = " (SIMULATED, not real)" if table.simulated else ""
+    if any(row.reconstruction for row in table.rows):
+        lines.append(
+            "† reconstruction: no official code was found and the paper alone does not fix the model"
+        )
     if table.where:
         lines.append(f"Test users where {table.where} alone")
     return [*lines, f"Data: {table.dataset}{mark}, {slices.users(0):,} test users"]
@@ -86,7 +90,7 @@ def to_markdown(slices: SliceTable) -> str:
     """Return a Markdown table with its notes."""
     lines = ["| " + " | ".join(["Model", *heads(slices)]) + " |", "|---|" + "---:|" * len(slices.labels)]
     for row in slices.tables[0].rows:
-        lines.append("| " + " | ".join([row.label, *cells(slices, row.model, "**{}**")]) + " |")
+        lines.append("| " + " | ".join([row.named, *cells(slices, row.model, "**{}**")]) + " |")
     chance = [f"{table.chance.get(slices.metric, 0):.4f}" for table in slices.tables]
     lines.append("| " + " | ".join(["*chance*", *chance]) + " |")
     return "\n".join([*lines, "", *(f"- {note}" for note in notes(slices))]) + "\n"
@@ -99,7 +103,7 @@ def to_latex(slices: SliceTable) -> str:
     lines += [rf"\begin{{tabular}}{{l{'r' * len(slices.labels)}}}", r"\toprule"]
     lines += [" & ".join(map(latex_text, ["Model", *heads(slices)])) + r" \\", r"\midrule"]
     for row in slices.tables[0].rows:
-        lines.append(" & ".join(map(latex_text, [row.label, *cells(slices, row.model)])) + r" \\")
+        lines.append(" & ".join(map(latex_text, [row.named, *cells(slices, row.model)])) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}", "", r"\footnotesize"]
     lines += [latex_text(note) + r"\\" for note in notes(slices)]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
@@ -162,7 +166,7 @@ def show(slices: SliceTable, console: Console) -> None:
     for head in heads(slices):
         grid.add_column(head, justify="right", min_width=8)
     for row in table.rows:
-        grid.add_row(escape(row.label), *cells(slices, row.model, "[bold]{}[/bold]"))
+        grid.add_row(escape(row.named), *cells(slices, row.model, "[bold]{}[/bold]"))
     console.print(grid)
     for note in notes(slices):
         console.print(note, markup=False, highlight=False)

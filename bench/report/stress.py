@@ -93,7 +93,7 @@ def build_stress(
     table = build([record for record in records if record.cell.model in whole])
     seeds = min(len(group) for name in whole for group in ranks[name].values())
     rows = {
-        row.label: build_row({one: ranks[row.model][one][:seeds] for one in conditions}, metric)
+        row.named: build_row({one: ranks[row.model][one][:seeds] for one in conditions}, metric)
         for row in table.rows
     }
     return StressTable(table, metric, conditions, rows, seeds, retrained)

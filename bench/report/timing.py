@@ -44,7 +44,9 @@ def rows(timed: Sequence[Values]) -> list[list[str]]:
 def notes(timed: Sequence[Values], dataset: str) -> list[str]:
     """Return the lines under the table."""
     first = timed[0]
+    marked = ["† reconstruction"] if any("†" in one["label"] for one in timed) else []
     return [
+        *marked,
         f"Data: {dataset}; device: {first['device']}, {first['threads']} threads",
         "Steps of all models take turns, the first two left out; quartiles in brackets; an epoch is the "
         "median step times its steps; of several stages the last one is timed",
