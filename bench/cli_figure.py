@@ -147,7 +147,7 @@ def _find(results: Path, run: str) -> "Record":
     """Return the one finished cell whose key or folder name begins with `run`."""
     from bench.experiments.store import Store
 
-    folder = Path(run).name
+    folder = Path(run).name.replace(":", "_")
     store = Store(results)
     done = [*store.records(status="done"), *store.records(task="ctr", status="done")]
     records = {_name(record): record for record in done}
