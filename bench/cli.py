@@ -24,6 +24,7 @@ from bench.errors import UserError
 from bench.terminal import (
     Candidates,
     Device,
+    DryRun,
     Epochs,
     Fresh,
     Jobs,
@@ -37,6 +38,7 @@ from bench.terminal import (
     TotalMinutes,
     console,
     print_rows,
+    show_work,
     use_plain_signs,
 )
 
@@ -145,6 +147,7 @@ def run(
     jobs: Jobs = None,
     results: Results = Path("results"),
     fresh: Fresh = False,
+    dry_run: DryRun = False,
     keep_model: Annotated[
         bool, typer.Option("--keep-model", help="Keep the trained weights beside the records.")
     ] = False,
@@ -163,7 +166,7 @@ def run(
 
     Click prediction: bench run --task ctr --models dnn,din,popularity --dataset ml-100k
     """
-    from bench.experiments.grid import default_jobs, open_plan, run_grid
+    from bench.experiments.grid import default_jobs, find_work, open_plan, run_grid
     from bench.experiments.plan import make_plan
     from bench.experiments.presets import presets
     from bench.experiments.store import Store
@@ -184,7 +187,12 @@ def run(
     )
     found = presets(results, open_plan(plan).dataset.name, plan.models) if tuned else {}
     plan = plan.with_presets({name: preset.options for name, preset in found.items()})
-    records = run_grid(plan, Store(results), jobs=jobs or default_jobs(plan.training.device), fresh=fresh)
+    jobs = jobs or default_jobs(plan.training.device)
+    if dry_run:
+        work = find_work([plan], Store(results), jobs=jobs, fresh=fresh)
+        show_work(work.rows(), work.lines())
+        return
+    records = run_grid(plan, Store(results), jobs=jobs, fresh=fresh)
     finished = replace(_table(records), tuned=tuple(preset.words() for preset in found.values()))
     _show(finished, Format.json if as_json else Format.text)
     paths = write_tables(finished, results / "tables")

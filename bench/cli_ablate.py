@@ -9,6 +9,7 @@ import typer
 from bench.terminal import (
     Candidates,
     Device,
+    DryRun,
     Epochs,
     Fresh,
     Jobs,
@@ -21,6 +22,7 @@ from bench.terminal import (
     TaskOption,
     TotalMinutes,
     console,
+    show_work,
 )
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ def ablate(
     jobs: Jobs = None,
     results: Results = Path("results"),
     fresh: Fresh = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Run a model and its variants; print the differences, tested, and draw them.
@@ -54,7 +57,7 @@ def ablate(
     Example: bench ablate m3bsr --dataset ml-100k --seeds 3
     """
     from bench.experiments.ablation import members
-    from bench.experiments.grid import default_jobs, run_grid
+    from bench.experiments.grid import default_jobs, find_work, run_grid
     from bench.experiments.plan import make_plan
     from bench.experiments.store import Store
     from bench.report.ablation import compare
@@ -72,6 +75,10 @@ def ablate(
         device=device,
     )
     jobs = jobs or default_jobs(plan.training.device)
+    if dry_run:
+        work = find_work([plan], Store(results), jobs=jobs, fresh=fresh)
+        show_work(work.rows(), work.lines())
+        return
     records = run_grid(plan, Store(results), jobs=jobs, fresh=fresh)
     _report(compare(records), results, as_json)
     if any(record.status == "failed" for record in records):

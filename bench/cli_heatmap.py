@@ -11,6 +11,7 @@ from bench.errors import UserError
 from bench.terminal import (
     Candidates,
     Device,
+    DryRun,
     Epochs,
     Fresh,
     Jobs,
@@ -20,6 +21,7 @@ from bench.terminal import (
     Results,
     Seeds,
     TotalMinutes,
+    show_work,
 )
 
 
@@ -55,6 +57,7 @@ def heatmap(
     jobs: Jobs = None,
     results: Results = Path("results"),
     fresh: Fresh = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Draw a heat map of two options; cells from the store, missing ones run; tests say whether it is noise.
@@ -63,8 +66,8 @@ def heatmap(
 
     Fig. 4 of the M3BSR paper: bench heatmap m3bsr --dataset ml-100k --panel contrast --max-minutes 2
     """
-    from bench.experiments.grid import default_jobs
-    from bench.experiments.heatmap import axes_of, run_map
+    from bench.experiments.grid import default_jobs, find_work
+    from bench.experiments.heatmap import axes_of, plans_of, run_map
     from bench.experiments.plan import make_plan
     from bench.experiments.store import Store
     from bench.registry import select
@@ -81,6 +84,10 @@ def heatmap(
     )  # fmt: skip
     axes = axes_of(chosen[0], plan, panel, options or [])
     jobs = jobs or default_jobs(plan.training.device)
+    if dry_run:
+        work = find_work(plans_of(plan, axes), Store(results), jobs=jobs, fresh=fresh)
+        show_work(work.rows(), work.lines())
+        return
     cells = run_map(plan, axes, Store(results), jobs=jobs, fresh=fresh)
     failed = [record for records in cells.values() for record in records if record.status == "failed"]
     for record in failed:

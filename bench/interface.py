@@ -326,7 +326,7 @@ class Recommender(nn.Module):
         """Return figures worth storing after training (gate weights, norms); default: none."""
         return {}
 
-    def views(self, batch: Batch) -> Mapping[str, tuple[Tensor, Tensor]]:
+    def item_views(self, batch: Batch) -> Mapping[str, tuple[Tensor, Tensor]]:
         """Return what items look like at stages of the model, by name: (items (n,) int64, vectors (n, D)),
         one entry per event of the batch; default: nothing. `bench figure embeddings` draws them.
         """

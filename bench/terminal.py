@@ -82,6 +82,9 @@ Jobs = Annotated[
     int | None,
     typer.Option(min=1, help="Cells side by side, each in a process; default: one per core, at most 4."),
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show which cells are found and missing, and run nothing.")
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Run finished cells again.")]
 
 
@@ -147,6 +150,12 @@ def console() -> Console:
 def print_json(value: Any) -> None:
     """Print a value as JSON, letters of any language as they are."""
     print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+
+
+def show_work(rows: Sequence[Sequence[str]], lines: Sequence[str]) -> None:
+    """Print what a command would run."""
+    print_rows(("model", "seed", "options", "cell"), rows)
+    print("\n".join(lines or ["nothing to run"]))
 
 
 def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

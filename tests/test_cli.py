@@ -355,3 +355,15 @@ def test_notes_of_a_model_are_printed_on_request(place, monkeypatch, capsys):
     assert "Measured: bench models m3bsr --notes" in call("models", "m3bsr").output
     assert run_main(monkeypatch, "models", "popularity", "--notes") == 2
     assert "popularity: no notes lie beside" in capsys.readouterr().err
+
+
+def test_a_dry_run_shows_what_is_found_and_missing_and_runs_nothing(place):
+    words = ["run", "--dataset", "small", "--models", "heuristic", "--seeds", "1", "--jobs", "1"]
+    first = call(*words, "--dry-run", "--max-minutes", "2")
+    assert first.exit_code == 0 and first.stdout.count("missing") == 4
+    assert "4 cells to run, 1 at a time: at most 8 minutes" in first.stdout
+    assert not Store(place / "results").records()
+    assert call(*words).exit_code == 0
+    again = call(*words, "--dry-run")
+    assert again.stdout.count("found") == 5 and "4 of 4 cells found" in again.stdout  # four rows and the line
+    assert call(*words, "--dry-run", "--fresh").stdout.count("missing") == 4

@@ -73,14 +73,14 @@ def views_of(record: Record, entry: Entry, task: Task, store: Store, batches: in
     for number, (_, batch) in enumerate(data.validation.batches(model.max_history, 128)):
         if number == batches:
             break
-        for name, (items, vectors) in model.views(batch).items():
+        for name, (items, vectors) in model.item_views(batch).items():
             rows = vectors.double().numpy()
             total = sums.setdefault(name, np.zeros((data.info.num_items + 1, rows.shape[1])))
             count = counts.setdefault(name, np.zeros(data.info.num_items + 1, np.int64))
             np.add.at(total, items.numpy(), rows)
             np.add.at(count, items.numpy(), 1)
     if not sums:
-        raise UserError(f"{who}: the model offers no views of its items (Recommender.views)")
+        raise UserError(f"{who}: the model offers no views of its items (Recommender.item_views)")
     made = []
     for name, total in sums.items():
         seen = np.flatnonzero(counts[name])

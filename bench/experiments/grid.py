@@ -78,6 +78,66 @@ def run_plans(
         quiet: see there.
     """
     require_writable(store.root, "results folder")
+    work = find_work(plans, store, jobs=jobs, fresh=fresh)
+    records, missing = dict(work.found), work.missing
+    if not quiet:
+        for line in work.lines():
+            print(line, file=sys.stderr)
+    for order in missing if fresh else []:
+        store.checkpoint_path(order.cell.key).unlink(missing_ok=True)
+    if missing and quiet:
+        records |= {record.key: record for record in _run(missing, jobs, lambda note: None)}
+    elif missing:
+        with Display(len(missing)) as display:
+            for record in _run(missing, jobs, display.show):
+                records[record.key] = record
+                display.finish(title(record.label, record.cell.seed), record)
+    return [records[cell.key] for cell, _ in work.cells]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a command has to run, and what is there."""
+
+    cells: list[tuple[Cell, Entry]]
+    """All, in the order of their plans."""
+    found: dict[str, Record]
+    """Key -> finished record."""
+    missing: list[Order]
+    root: Path
+    jobs: int
+    limits: TrainingOptions
+
+    def lines(self) -> list[str]:
+        """Return what is said before anything is run: cells found, cells missing, the most time they take."""
+        lines = [f"{len(self.found)} of {len(self.cells)} cells found in {self.root}"] if self.found else []
+        return lines + ([_duration(len(self.missing), self.jobs, self.limits)] if self.missing else [])
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """Return label, seed, options and whether it is there, for each cell."""
+        return [
+            (
+                entry.card.label,
+                str(cell.seed),
+                ", ".join(f"{name}={value}" for name, value in cell.options.items()),
+                "found" if cell.key in self.found else "missing",
+            )
+            for cell, entry in self.cells
+        ]
+
+
+def find_work(plans: Sequence[Plan], store: Store, *, jobs: int = 1, fresh: bool = False) -> Work:
+    """Return which cells of several plans are in the store, and which are to be run.
+
+    Args:
+        plans: alike but for models, options and seeds.
+        store: where records are found.
+        jobs: cells side by side.
+        fresh: takes none from the store.
+
+    Raises:
+        UserError: there is no such data set, or both limits of time are given.
+    """
     plan = plans[0]
     options, shuffle = take_shuffle(plan.data)
     folder = library.resolve(plan.dataset, options)
@@ -88,7 +148,7 @@ def run_plans(
         (make_cell(task, entry, part.overrides.get(entry.card.name, {}), limits, seed), entry)
         for part, entry, seed in asked
     ]
-    records = {
+    found = {
         cell.key: record
         for cell, _ in cells
         if not fresh
@@ -98,22 +158,9 @@ def run_plans(
     missing = [
         Order(cell, entry, limits, store.root, folder, shuffle, jobs)
         for cell, entry in {cell.key: (cell, entry) for cell, entry in cells}.values()
-        if cell.key not in records
+        if cell.key not in found
     ]
-    if not quiet and records:
-        print(f"{len(records)} of {len(cells)} cells found in {store.root}", file=sys.stderr)
-    if not quiet and missing:
-        print(_duration(len(missing), jobs, limits), file=sys.stderr)
-    for order in missing if fresh else []:
-        store.checkpoint_path(order.cell.key).unlink(missing_ok=True)
-    if missing and quiet:
-        records |= {record.key: record for record in _run(missing, jobs, lambda note: None)}
-    elif missing:
-        with Display(len(missing)) as display:
-            for record in _run(missing, jobs, display.show):
-                records[record.key] = record
-                display.finish(title(record.label, record.cell.seed), record)
-    return [records[cell.key] for cell, _ in cells]
+    return Work(cells, found, missing, store.root, jobs, limits)
 
 
 def open_plan(plan: Plan) -> Task:

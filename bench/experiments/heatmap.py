@@ -98,6 +98,30 @@ def _typed(usual: Any, text: str, name: str) -> Any:
     return text
 
 
+def plans_of(plan: Plan, axes: Axes) -> list[Plan]:
+    """Return a plan for each cell of the map, row by row.
+
+    Raises:
+        UserError: a value that the model does not take.
+    """
+    (entry,) = plan.models
+    name, own = entry.card.name, plan.overrides.get(entry.card.name, {})
+    kind = entry.load().Config
+    usual = flatten(build_options(kind, entry.card.options, f"model {name}"))
+    plans = []
+    for row, column in places_of(axes):
+        chosen: Mapping[str, Any] = {axes.x: axes.x_values[column], axes.y: axes.y_values[row]}
+        build_options(kind, {**entry.card.options, **own, **chosen}, f"model {name}")
+        changed = {key: value for key, value in chosen.items() if value != usual[key]}
+        plans.append(replace(plan, overrides={name: {**own, **changed}}))
+    return plans
+
+
+def places_of(axes: Axes) -> list[tuple[int, int]]:
+    """Return the (row, column) of the cells, row by row."""
+    return [(row, column) for row in range(len(axes.y_values)) for column in range(len(axes.x_values))]
+
+
 def run_map(
     plan: Plan, axes: Axes, store: Store, *, jobs: int = 1, fresh: bool = False
 ) -> dict[tuple[int, int], list[Record]]:
@@ -106,17 +130,6 @@ def run_map(
     Raises:
         UserError: a value that the model does not take, named before anything runs.
     """
-    (entry,) = plan.models
-    name, own = entry.card.name, plan.overrides.get(entry.card.name, {})
-    kind = entry.load().Config
-    usual = flatten(build_options(kind, entry.card.options, f"model {name}"))
-    places = [(row, column) for row in range(len(axes.y_values)) for column in range(len(axes.x_values))]
-    plans = []
-    for row, column in places:
-        chosen: Mapping[str, Any] = {axes.x: axes.x_values[column], axes.y: axes.y_values[row]}
-        build_options(kind, {**entry.card.options, **own, **chosen}, f"model {name}")
-        changed = {key: value for key, value in chosen.items() if value != usual[key]}
-        plans.append(replace(plan, overrides={name: {**own, **changed}}))
-    records = run_plans(plans, store, jobs=jobs, fresh=fresh)
+    records = run_plans(plans_of(plan, axes), store, jobs=jobs, fresh=fresh)
     count = len(plan.seeds)
-    return {place: records[count * n : count * (n + 1)] for n, place in enumerate(places)}
+    return {place: records[count * n : count * (n + 1)] for n, place in enumerate(places_of(axes))}

@@ -145,7 +145,7 @@ class M3BSR(Recommender):
         """Return y . E_i + b_i, (B, C)."""
         return dot_scores(encoded, items, candidates, self.items.bias)
 
-    def views(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+    def item_views(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         """Return images and texts of the events before and after CDMD-M, or what stands in its place."""
         mask, names = batch.mask, {"none": "CDMD-M", "mlp": "the MLP"}
         before = self.inputs.finished(self.inputs.content_streams(batch.history), mask)

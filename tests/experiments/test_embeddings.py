@@ -40,7 +40,7 @@ def test_m3bsr_shows_its_streams_before_and_after_denoising() -> None:
         config = build_options(kind.Config, {**entry.card.options, **options}, "m3bsr")
         model = Subject(kind, config).build().eval()
         with torch.no_grad():
-            shown = model.views(batch)
+            shown = model.item_views(batch)
         names = {f"{modality}, raw" for modality in ("image", "text")}
         names |= {f"{modality}, after {after}" for modality in ("image", "text")} if after else set()
         assert set(shown) == names
