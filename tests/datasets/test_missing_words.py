@@ -97,7 +97,14 @@ def test_missing_ids_and_words_of_amazon(tmp_path: Path) -> None:
     lines = [review("A1", "B1"), review("NULL", "B1"), review("A2", "nan"), review("A2", "B2")]
     (tmp_path / "Books.json").write_text("\n".join(lines))
     products = [
-        {"asin": "B1", "title": "None", "brand": "nan", "category": ["Books", "NULL"], "main_cat": "Books"},
+        {
+            "asin": "B1",
+            "title": "None",
+            "brand": "nan",
+            "category": ["Books", "NULL"],
+            "main_cat": "Books",
+            "price": "None",
+        },
         {"asin": "B2", "title": "Nancy", "brand": "Nano", "category": [], "main_cat": "N/A"},
     ]
     (tmp_path / "meta_Books.json").write_text("\n".join(map(json.dumps, products)))
@@ -105,7 +112,10 @@ def test_missing_ids_and_words_of_amazon(tmp_path: Path) -> None:
         amazon.read(tmp_path, amazon.Options()).collected()
     data = amazon.read(tmp_path, amazon.Options(on_bad_row="skip")).collected()
     assert set(data.events["user"]) == {"A1", "A2"} and set(data.events["item"]) == {"B1", "B2"}
-    assert data.items.sort("item").rows() == [("B1", None, None, "Books"), ("B2", "Nancy", "Nano", None)]
+    assert data.items.sort("item").rows() == [
+        ("B1", None, None, "Books", None),
+        ("B2", "Nancy", "Nano", None, None),
+    ]
 
 
 def test_titles_of_movies_that_are_such_a_word_are_absent(tmp_path: Path) -> None:
