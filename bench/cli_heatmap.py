@@ -1,9 +1,10 @@
 """`bench heatmap`: two options of a model against each other. Parsing and printing only."""
 
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +24,10 @@ from bench.terminal import (
     TotalMinutes,
     show_work,
 )
+
+if TYPE_CHECKING:
+    from bench.experiments.heatmap import Axes
+    from bench.experiments.record import Record
 
 
 class Part(StrEnum):
@@ -71,8 +76,6 @@ def heatmap(
     from bench.experiments.plan import make_plan
     from bench.experiments.store import Store
     from bench.registry import select
-    from bench.report import figures
-    from bench.report import heatmap as report
 
     chosen = select(model)
     if len(chosen) != 1:
@@ -89,6 +92,21 @@ def heatmap(
         show_work(work.rows(), work.lines())
         return
     cells = run_map(plan, axes, Store(results), jobs=jobs, fresh=fresh)
+    _report(cells, axes, metric, part, results, as_json)
+
+
+def _report(
+    cells: "Mapping[tuple[int, int], list[Record]]",
+    axes: "Axes",
+    metric: str,
+    part: Part,
+    results: Path,
+    as_json: bool,
+) -> None:
+    """Print the map and write it; exit code 1 if a cell failed."""
+    from bench.report import figures
+    from bench.report import heatmap as report
+
     failed = [record for records in cells.values() for record in records if record.status == "failed"]
     for record in failed:
         print(f"failed: {record.label} {dict(record.cell.options)}: {record.reason}", file=sys.stderr)
@@ -98,10 +116,8 @@ def heatmap(
     except ValueError as error:
         raise UserError(f"no heat map of {metric}: {error}") from error
     print(report.to_json_text(chart) if as_json else "\n".join(report.notes(chart)))
-    (path, *_), (picture, *_) = (
-        report.write(chart, results / "tables"),
-        figures.heat(chart, results / "figures"),
-    )
+    (path, *_) = report.write(chart, results / "tables")
+    (picture, *_) = figures.heat(chart, results / "figures")
     print(f"written: {path.with_suffix('')}.{{csv,json}}", file=sys.stderr)
     print(f"written: {picture.with_suffix('')}.{{png,pdf}}", file=sys.stderr)
     if failed:

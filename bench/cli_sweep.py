@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,9 @@ from bench.terminal import (
     print_json,
     print_rows,
 )
+
+if TYPE_CHECKING:
+    from bench.experiments.sweep import Tuned
 
 
 class SamplerName(StrEnum):
@@ -100,6 +103,10 @@ def sweep(
     if as_json:
         print_json([{k: v for k, v in vars(tuned).items() if k != "url"} for tuned in done])
         return
+    _show(done)
+
+
+def _show(done: "list[Tuned]") -> None:
     print_rows(
         ("model", "default", "best", "trials", "minutes", "options"),
         [
