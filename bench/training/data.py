@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from bench.data.batches.histories import DropTargetClick
 from bench.data.batches.loader import TrainingBatches, evaluation_batches, training_events
+from bench.data.protocol.blind import without_test
 from bench.data.protocol.candidates import Candidates
 from bench.data.protocol.split import Split
 from bench.data.protocol.task import Task
@@ -61,17 +62,14 @@ class TrainingData:
 
 def training_data(task: Task) -> TrainingData:
     """Cut the training and validation parts out of a task."""
-    stops = task.split.train_end.copy()
-    stops[task.held_users(task.split.validation)] = task.split.validation + 1
-    events, validation = cut(task.interactions, stops, task.split.validation)
-    ends = events.offsets[:-1] + (task.split.train_end - task.interactions.offsets[:-1])
-    split = Split(task.split.rule, ends, validation, np.empty(0, np.int64))
+    blind = without_test(task)
+    events, split = blind.interactions, blind.split
     return TrainingData(
         info=dataset_info(task.dataset),
         interactions=events,
         split=split,
         events=training_events(events, split, task.dataset.num_items),
-        validation=held_part(task, events, validation, task.validation),
+        validation=held_part(task, events, split.validation, task.validation),
     )
 
 
@@ -82,17 +80,6 @@ def held_part(
     users, items = events.user_of(targets), events.item[targets].astype(np.int64)
     held = Held(users, items, candidates.negatives, task.dataset.touched, task.protocol.candidates_seed)
     return HeldPart(events, targets, held, task.dataset.target_behavior, task.protocol.drop_target_click)
-
-
-def cut(
-    events: Interactions, stops: NDArray[np.int64], targets: NDArray[np.int64]
-) -> tuple[Interactions, NDArray[np.int64]]:
-    """Return the events before `stops` (U,) of each user, and where the `targets` lie among them."""
-    trained = np.arange(len(events)) < np.repeat(stops, np.diff(events.offsets))
-    offsets = np.concatenate([[0], np.cumsum(stops - events.offsets[:-1])]).astype(np.int64)
-    position = np.cumsum(trained) - 1
-    shorter = Interactions(offsets, events.item[trained], events.behavior[trained], events.timestamp[trained])
-    return shorter, position[targets].astype(np.int64)
 
 
 def dataset_info(dataset: Dataset) -> DatasetInfo:
