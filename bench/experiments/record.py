@@ -146,6 +146,8 @@ class DataFacts:
     interactions: int
     validation_users: int
     test_users: int
+    hidden_events: int = 0
+    """Training events left out, since they give a held-out event away."""
 
 
 @dataclass

@@ -186,6 +186,7 @@ def data_facts(task: Task) -> DataFacts:
         interactions=len(dataset.interactions),
         validation_users=len(task.split.validation),
         test_users=len(task.split.test),
+        hidden_events=task.hidden_events,
     )
 
 

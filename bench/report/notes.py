@@ -34,6 +34,11 @@ def notes(table: Table) -> list[str]:
         cannot = "the cut-off takes in all candidates of some users, who cannot miss"
         lines += [f"‡ {', '.join(table.saturated)}: {cannot}; compare by a smaller cut-off"]
     lines += [f"Held-out items that stand in the history shown already: {facts.target_in_history:.3f} of all"]
+    if facts.hidden_events:
+        rule = f"drop_target_click {table.protocol['drop_target_click']}"
+        lines += [
+            f"Left out of training: {facts.hidden_events:,} shallower events on held-out items ({rule})"
+        ]
     seeds = sorted({seed for row in table.rows for seed in row.seeds})
     lines += [
         f"Seeds: {', '.join(map(str, seeds)) or 'none'}; mean ± sample deviation where there are several"

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.batches.histories import DropTargetClick
 from bench.data.batches.loader import TrainingBatches, evaluation_batches, training_events
 from bench.data.protocol.blind import without_test
 from bench.data.protocol.candidates import Candidates
-from bench.data.protocol.split import Split
+from bench.data.protocol.split import DropTargetClick, Split
 from bench.data.protocol.task import Task
 from bench.data.schema import Dataset, Interactions
 from bench.evaluation.ranks import Held

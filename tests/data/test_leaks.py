@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench.data.batches.histories import DropTargetClick
 from bench.data.batches.loader import TrainingBatches, evaluation_batches
 from bench.data.protocol.leaks import find_leaks
-from bench.data.protocol.split import Rule, Split, split
+from bench.data.protocol.split import DropTargetClick, Rule, Split, split
 from bench.data.schema import Interactions
 from bench.interface import Batch, Causal, Cloze, Impressions, Next, Pairs, View
 

@@ -3,11 +3,16 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from bench.data.protocol.split import restrict, split
+from bench.data.protocol.split import DropTargetClick, answers_in_training, restrict, split
 from bench.data.schema import Interactions
 from bench.errors import UserError
 
-FAVOR = 2
+CLICK, FAVOR = 1, 2
+RULES: tuple[DropTargetClick, ...] = ("none", "same_timestamp", "all")
+
+
+def only_favors(log: Interactions) -> Interactions:
+    return restrict(log, split(log, FAVOR), log.behavior == FAVOR)[0]
 
 
 def test_last_favor_is_test_and_last_but_one_is_validation(tiny: Interactions) -> None:
@@ -24,7 +29,7 @@ def test_training_ends_before_the_earlier_held_out_event(tiny: Interactions) -> 
 
 
 def test_only_the_last_event_counts_when_one_behavior_is_logged(tiny: Interactions) -> None:
-    favors = restrict(tiny, FAVOR)
+    favors = only_favors(tiny)
     parts = split(favors, FAVOR)
     assert favors.offsets.tolist() == [0, 4, 5, 5, 6, 8]
     assert parts.test.tolist() == [3, 4, 5, 7]
@@ -33,7 +38,7 @@ def test_only_the_last_event_counts_when_one_behavior_is_logged(tiny: Interactio
 
 
 def test_restricting_keeps_items_and_times_of_the_behavior(tiny: Interactions) -> None:
-    favors = restrict(tiny, FAVOR)
+    favors = only_favors(tiny)
     assert favors.item.tolist() == [2, 3, 5, 6, 8, 3, 4, 1]
     assert favors.timestamp.tolist() == [20, 35, 50, 60, 21, 13, 24, 44]
     assert favors.behavior.tolist() == [2] * 8
@@ -44,7 +49,7 @@ def test_held_out_favors_are_the_same_with_and_without_clicks(
     random_log: Callable[..., Interactions],
 ) -> None:
     log = random_log(3)
-    favors = restrict(log, FAVOR)
+    favors = only_favors(log)
     whole, narrow = split(log, FAVOR), split(favors, FAVOR)
     assert log.item[whole.test].tolist() == favors.item[narrow.test].tolist()
     assert log.user_of(whole.validation).tolist() == favors.user_of(narrow.validation).tolist()
@@ -104,3 +109,45 @@ def test_global_time_refuses_a_log_of_one_moment(tiny: Interactions) -> None:
     flat = Interactions(tiny.offsets, tiny.item, tiny.behavior, np.full(len(tiny), 7))
     with pytest.raises(UserError, match="timestamp 7"):
         split(flat, FAVOR, "global-time")
+
+
+def test_restricting_moves_the_split_along(tiny: Interactions) -> None:
+    parts = split(tiny, FAVOR)
+    favors, moved = restrict(tiny, parts, tiny.behavior == FAVOR)
+    assert (moved.test.tolist(), moved.validation.tolist()) == ([3, 4, 5, 7], [2, 6])
+    assert moved.train_end.tolist() == [2, 4, 5, 5, 6]
+    assert favors.item[moved.test].tolist() == tiny.item[parts.test].tolist()
+
+
+def log_of(*events: tuple[int, int, int, int]) -> Interactions:
+    """Events (user, item, behavior, time) in order."""
+    user, item, behavior, time = (np.array(column) for column in zip(*events, strict=True))
+    offsets = np.searchsorted(user, np.arange(user.max() + 2))
+    return Interactions(offsets, item.astype(np.int32), behavior.astype(np.int8), time)
+
+
+def test_a_click_at_the_time_of_a_held_out_favor_is_an_answer_in_training() -> None:
+    log = log_of(
+        (0, 5, CLICK, 1), (0, 7, CLICK, 3), (0, 5, CLICK, 3), (0, 5, FAVOR, 3), (0, 6, CLICK, 4),
+        (0, 6, FAVOR, 4),
+        (1, 5, CLICK, 3), (1, 8, CLICK, 9), (1, 8, FAVOR, 9),
+    )  # fmt: skip
+    parts = split(log, FAVOR)
+    away = {rule: answers_in_training(log, parts, FAVOR, rule).nonzero()[0].tolist() for rule in RULES}
+    # event 4 is hidden at test time by the history's own rule, and lies behind the training part
+    assert away == {"none": [], "same_timestamp": [2, 7], "all": [0, 2, 7]}
+
+
+def test_only_the_users_own_held_out_events_hide_a_click(random_log: Callable[..., Interactions]) -> None:
+    log = random_log(5)
+    parts = split(log, FAVOR)
+    users = log.users()
+    for rule in RULES:
+        away = answers_in_training(log, parts, FAVOR, rule)
+        for event in range(len(log)):
+            own = [h for h in (*parts.validation, *parts.test) if users[h] == users[event]]
+            same = [h for h in own if log.item[h] == log.item[event]]
+            if rule == "same_timestamp":
+                same = [h for h in same if log.timestamp[h] == log.timestamp[event]]
+            trained = event < parts.train_end[users[event]] and log.behavior[event] < FAVOR
+            assert away[event] == (trained and bool(same) and rule != "none")

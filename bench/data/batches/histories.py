@@ -6,16 +6,16 @@ those of any time, `none` hides nothing. The rule is applied only where an event
 predicted.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bench.data.protocol.split import DropTargetClick
 from bench.data.schema import Interactions
 from bench.interface import Batch
 
-DropTargetClick = Literal["same_timestamp", "none", "all"]
 Columns = dict[str, NDArray[Any]]
 """The fields of a `Batch` as arrays: `history`, `behavior`, `timestamp` (B, L), and others with B rows."""
 PADDED = ("history", "behavior", "timestamp", "labels", "label_behavior")

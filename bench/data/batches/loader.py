@@ -11,11 +11,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.batches.histories import DropTargetClick, before, to_batch
+from bench.data.batches.histories import before, to_batch
 from bench.data.batches.sequence_views import CausalSampler, ClozeSampler
 from bench.data.batches.target_views import ImpressionsSampler, NextSampler, PairsSampler
 from bench.data.batches.training_log import Samples, TrainingLog
-from bench.data.protocol.split import Split
+from bench.data.protocol.split import DropTargetClick, Split
 from bench.data.schema import Interactions
 from bench.errors import UserError
 from bench.interface import Batch, Causal, Cloze, Impressions, Next, Pairs, TrainingEvents, View

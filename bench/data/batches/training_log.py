@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.batches.histories import Columns, DropTargetClick, before
+from bench.data.batches.histories import Columns, before
 from bench.data.batches.untouched import Untouched
+from bench.data.protocol.split import DropTargetClick
 from bench.data.schema import Interactions
 
 Samples = NDArray[np.int64]

@@ -14,6 +14,7 @@ from bench.data.schema import Interactions
 from bench.errors import UserError
 
 Rule = Literal["leave-last-out", "global-time"]
+DropTargetClick = Literal["same_timestamp", "none", "all"]
 
 
 @dataclass(frozen=True)
@@ -69,16 +70,47 @@ def split(
     return Split(rule, train_end, validation, test)
 
 
-def restrict(interactions: Interactions, behavior: int) -> Interactions:
-    """Return only the events of one behavior; all users stay (protocol `history=target`)."""
-    keep = interactions.behavior == behavior  # (E,)
+def restrict(interactions: Interactions, parts: Split, keep: NDArray[np.bool_]) -> tuple[Interactions, Split]:
+    """Return some of the events and the same split among them; all users stay.
+
+    Args:
+        interactions: the log.
+        parts: its split.
+        keep: (E,) events that stay, every held-out one among them.
+    """
     before = np.concatenate([[0], np.cumsum(keep)]).astype(np.int64)  # (E + 1,) kept events before each event
-    return Interactions(
+    left = Interactions(
         offsets=before[interactions.offsets],
         item=interactions.item[keep],
         behavior=interactions.behavior[keep],
         timestamp=interactions.timestamp[keep],
     )
+    return left, Split(parts.rule, before[parts.train_end], before[parts.validation], before[parts.test])
+
+
+def answers_in_training(
+    interactions: Interactions, parts: Split, target_behavior: int, rule: DropTargetClick
+) -> NDArray[np.bool_]:
+    """Return (E,) the training events that give a held-out event of their user away.
+
+    They are what the rule hides from the history before that event: shallower events on its item, at its
+    time (`same_timestamp`) or at any (`all`). Hidden there, they must be no label in training either: a
+    model would learn the answer by heart.
+    """
+    away = np.zeros(len(interactions), np.bool_)
+    if rule == "none":
+        return away
+    users, end = interactions.users(), np.repeat(parts.train_end, np.diff(interactions.offsets))  # (E,) each
+    trained = (np.arange(len(interactions)) < end) & (interactions.behavior < target_behavior)
+    for held in (parts.validation, parts.test):  # at most one event per user each
+        answer = np.full(interactions.num_users, -1)
+        answer[interactions.user_of(held)] = held
+        own = answer[users]  # (E,) held-out event of the user, -1 without one
+        twin = trained & (own >= 0) & (interactions.item == interactions.item[own])
+        if rule == "same_timestamp":
+            twin &= interactions.timestamp == interactions.timestamp[own]
+        away |= twin
+    return away
 
 
 def _global_time(

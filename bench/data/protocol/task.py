@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bench.config import ProtocolOptions
 from bench.data.protocol import candidates as drawn
 from bench.data.protocol.candidates import Candidates
-from bench.data.protocol.split import Split, restrict, split
+from bench.data.protocol.split import Split, answers_in_training, restrict, split
 from bench.data.schema import Dataset, Interactions
 from bench.errors import UserError
 
@@ -25,10 +25,12 @@ class Task:
     dataset: Dataset
     protocol: ProtocolOptions
     interactions: Interactions
-    """The events under `protocol.history`: all, or those of the target behavior."""
+    """The events under `protocol.history` (all, or those of the target behavior), less the hidden ones."""
     split: Split
     validation: Candidates
     test: Candidates
+    hidden_events: int
+    """Training events left out, since they give a held-out event away (`protocol.drop_target_click`)."""
 
     @property
     def candidates_hash(self) -> str:
@@ -65,19 +67,15 @@ def open_task(dataset: Dataset, protocol: ProtocolOptions) -> Task:
         )
 
     validation, test = candidates("validation", parts.validation), candidates("test", parts.test)
+    hidden = 0
     if protocol.history == "target":
-        events, parts = _targets_only(events, parts, target)
-    return Task(dataset, protocol, events, parts, validation, test)
-
-
-def _targets_only(events: Interactions, parts: Split, target: int) -> tuple[Interactions, Split]:
-    """Return the target behavior's events alone and the same split among them: held-out events and candidates
-    stay.
-    """
-    # (E + 1,) target events before each event: the index of a target event among them
-    before = np.concatenate([[0], np.cumsum(events.behavior == target)])
-    moved = Split(parts.rule, before[parts.train_end], before[parts.validation], before[parts.test])
-    return restrict(events, target), moved
+        events, parts = restrict(events, parts, events.behavior == target)
+    else:
+        away = answers_in_training(events, parts, target, protocol.drop_target_click)
+        hidden = int(away.sum())
+        if hidden:
+            events, parts = restrict(events, parts, ~away)
+    return Task(dataset, protocol, events, parts, validation, test, hidden)
 
 
 def _training_counts(events: Interactions, parts: Split, num_items: int) -> NDArray[np.int64]:
