@@ -5,16 +5,19 @@ A feature mixer per modality (item ids, image, text) mixes the history over time
 mixer joins them, and the last position meets the item table. There is no attention: order lies in the fixed
 weights of the token mixing, so weight j means "j events ago" and histories are always L long.
 
-Token mixing sees every position of its history, and its weights count from the newest event: a position may
-not predict its successor, so one history gives one target, and prefixes of a user are samples of their own.
-
 Letters: B histories, L history length, D width, M streams.
 
 Readings taken
+- Token mixing in the paper sees every position of its history, so that a position cannot predict its
+  successor and one history gives one target (`reading="prefix"`). `"causal"`, the default, masks the two maps
+  of the token mixing as MADE does (Germain et al., ICML 2015): hidden unit h belongs to a position, reads
+  what came up to it and is read by positions from it on. The newest position reads all hidden units, as
+  before, and every position of a window has a target of its own.
 - The release computes less than the paper names (no fusion mixer, depth without effect) and does not run.
   `variant="paper"` has a stack of feature mixers per modality and a fusion mixer; `"release"` is what the
   code computes.
-- Only the last position is predicted from, so the last block computes that one alone; nothing else changes.
+- Where only the last position is predicted from, the last block computes that one alone; nothing else
+  changes.
 """
 
 from dataclasses import dataclass
@@ -25,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.cards import Card
-from bench.interface import Batch, DatasetInfo, Next, Recommender, Stage, TrainingEvents
+from bench.interface import Batch, Causal, DatasetInfo, Next, Recommender, Stage, TrainingEvents
 from bench.nn.content import LinearContent, has_content, held_modalities
 from bench.nn.dropout import Dropout
 from bench.nn.negatives import UntouchedItems
@@ -40,21 +43,27 @@ CARD = Card(
     paper="Liang et al.: MMMLP: Multi-modal Multilayer Perceptron for Sequential Recommendations. WWW 2023, "
     "doi:10.1145/3543507.3583378",
     year=2023,
-    inputs="item ids, image and text of all behaviors in time order, behavior type dropped; next view, one "
-    "target per history; without images or texts the stream is left out",
+    inputs="item ids, image and text of all behaviors in time order, behavior type dropped; causal view; "
+    "without images or texts the stream is left out",
     deviations=(
+        "token mixing is masked to be causal, so that every position of a window has a target; the paper "
+        "mixes whole histories, one target each (reading=prefix)",
         "three stacked feature mixers and a fusion mixer as the abstract names them; the release has one "
         "effective layer and no fusion mixer (variant=release)",
         "one linear map per modality from ready features; the release builds a mixer over raw pixels that it "
         "never calls",
         "histories are padded on the left, so that a weight means a number of events ago; padding is zero "
         "before and after each mixing",
-        "at most ten targets per user and epoch, drawn at random",
+        "reading=prefix: at most ten targets per user and epoch, drawn at random",
         "D = 64 instead of 128, learning rate 1e-3 instead of 1e-4, dropout 0.2 (not released)",
         "over more than 100,000 items a sampled softmax",
     ),
-    notes="Trains on 440 targets per second and core where SASRec does on 64,700 (ml-100k, texts alone): one "
-    "target per history.",
+    notes="Trains on 11,400 targets per second and core where SASRec does on 57,600 (ml-100k, texts alone); "
+    "prefixes train on 440.",
+    variants={
+        "prefix": ("prefixes", {"reading": "prefix", "batch_size": 256}),
+        "release": ("released layers", {"variant": "release"}),
+    },
     search={
         "learning_rate": (0.0003, 0.001, 0.003),
         "hidden_size": (64, 128, 256),
@@ -72,6 +81,8 @@ class MMMLPConfig:
 
     variant: Literal["paper", "release"] = "paper"
     """Stacked feature mixers and a fusion mixer, or what the released code computes."""
+    reading: Literal["causal", "prefix"] = "causal"
+    """A target at every position under masked token mixing, or one per history under the paper's."""
     hidden_size: int = 64
     """D, width of one stream."""
     num_layers: int = 2
@@ -93,7 +104,7 @@ class MMMLPConfig:
     targets: Literal["target", "all"] = "all"
     """Events to predict."""
     max_targets_per_user: int | None = 10
-    """Targets drawn per user and epoch; None takes all."""
+    """`prefix`: targets drawn per user and epoch; None takes all."""
     loss_weight_target: float = 1.0
     """Weight of targets of the target behavior."""
     loss_weight_auxiliary: float = 1.0
@@ -102,8 +113,8 @@ class MMMLPConfig:
     """L; token weights are bound to it."""
     learning_rate: float = 1e-3
     """Learning rate of Adam."""
-    batch_size: int = 256
-    """Histories per step."""
+    batch_size: int = 32
+    """Windows (`prefix`: histories) per step."""
     epochs: int = 200
     """Most epochs."""
     patience: int = 10
@@ -111,7 +122,14 @@ class MMMLPConfig:
 
 
 class Mixer(nn.Module):
-    """Token mixing over time, then channel mixing, each behind a norm and with a residual."""
+    """Token mixing over time, then channel mixing, each behind a norm and with a residual.
+
+    Under the causal reading hidden unit h of H belongs to position floor(h L / H); the masks cut what would
+    carry a later event to an earlier position.
+    """
+
+    mask_in: Tensor
+    mask_out: Tensor
 
     def __init__(self, config: MMMLPConfig, width: int) -> None:
         super().__init__()
@@ -122,18 +140,24 @@ class Mixer(nn.Module):
         self.token_in, self.token_out = nn.Linear(length, hidden), nn.Linear(hidden, length)
         self.channel_in, self.channel_out = nn.Linear(width, wide), nn.Linear(wide, width)
         self.dropout = Dropout(config.dropout)
+        position, unit = torch.arange(length), torch.arange(hidden) * length // hidden
+        mask_in, mask_out = position <= unit[:, None], unit <= position[:, None]  # (H, L), (L, H)
+        whole = config.reading == "prefix"
+        self.register_buffer("mask_in", (mask_in | whole).float(), persistent=False)
+        self.register_buffer("mask_out", (mask_out | whole).float(), persistent=False)
 
     def forward(self, x: Tensor, real: Tensor, last: bool = False) -> Tensor:
         """Return (B, L, width) from x (B, L, width) and real (B, L, 1) of 0 and 1, or the last position,
         (B, 1, width).
         """
         over_time = (self.token_norm(x) * real).transpose(1, 2)  # (B, width, L)
-        hidden = self.dropout(F.gelu(self.token_in(over_time)))
+        maps = self.token_in.weight * self.mask_in, self.token_out.weight * self.mask_out
+        hidden = self.dropout(F.gelu(F.linear(over_time, maps[0], self.token_in.bias)))
         if last:  # the output layer's last row alone
-            mixed = F.linear(hidden, self.token_out.weight[-1:], self.token_out.bias[-1:])
+            mixed = F.linear(hidden, maps[1][-1:], self.token_out.bias[-1:])
             x, real = x[:, -1:], real[:, -1:]
         else:
-            mixed = self.token_out(hidden)
+            mixed = F.linear(hidden, maps[1], self.token_out.bias)
         y = (x + self.dropout(mixed).transpose(1, 2)) * real
         network = self.channel_out(self.dropout(F.gelu(self.channel_in(self.channel_norm(y)))))
         return (y + self.dropout(network)) * real
@@ -183,7 +207,8 @@ class MMMLP(Recommender):
     def stages(self) -> tuple[Stage, ...]:
         """Return the one stage."""
         c = self.config
-        view = Next(c.max_history, c.targets, c.max_targets_per_user)
+        prefix = Next(c.max_history, c.targets, c.max_targets_per_user)
+        view = prefix if c.reading == "prefix" else Causal(c.max_history)
         return (Stage(view, c.learning_rate, c.batch_size, epochs=c.epochs, patience=c.patience),)
 
     def set_up(self, events: TrainingEvents) -> None:
@@ -194,8 +219,8 @@ class MMMLP(Recommender):
             sampler = UntouchedItems(user, item, self.info.num_users, self.info.num_items)
             self.untouched = sampler.to(self.items.weight.device)
 
-    def mixed(self, stream: int, x: Tensor, history: Tensor, real: Tensor) -> Tensor:
-        """Return a stream (B, L, D) behind its mixers, or its last position where no fusion follows."""
+    def mixed(self, stream: int, x: Tensor, history: Tensor, real: Tensor, last: bool) -> Tensor:
+        """Return a stream (B, L, D) behind its mixers, or its last position where that is all that counts."""
         x = self.dropout(self.input_norms[stream](x)) * real
         if stream:  # an absent image or text stays zero behind the norm's bias
             x = x * has_content(self.content[stream - 1], history)[..., None]
@@ -204,23 +229,27 @@ class MMMLP(Recommender):
         repeats = self.config.num_layers if self.config.variant == "release" and not stream else 1
         stack = [*mixers] * repeats
         for place, mixer in enumerate(stack):
-            x = mixer(x, real, last=not len(self.fusion) and place == len(stack) - 1)
+            x = mixer(x, real, last=last and not len(self.fusion) and place == len(stack) - 1)
         return x
 
-    def hidden(self, history: Tensor) -> Tensor:
-        """Return u (B, D) from item ids (B, L) int64, shorter or longer than `max_history`."""
-        length = self.config.max_history
-        history = history[:, -length:]
-        history = F.pad(history, (length - history.shape[1], 0))
+    def hidden(self, history: Tensor, last: bool = True) -> Tensor:
+        """Return u at the newest event, (B, D), or at every position, (B, L, D), from item ids (B, any)."""
+        history = self._whole(history)
         real = (history > 0)[..., None].to(self.items.weight.dtype)  # (B, L, 1)
         inputs = [self.items(history), *(table(history) for table in self.content)]
-        streams = [self.mixed(index, x, history, real) for index, x in enumerate(inputs)]
+        streams = [self.mixed(index, x, history, real, last) for index, x in enumerate(inputs)]
         joined = torch.cat(streams, -1)  # (B, L, M D), or its last position
         for place, mixer in enumerate(self.fusion):
-            joined = mixer(joined, real, last=place == len(self.fusion) - 1)
-        fused = self.join(self.fusion_norm(joined[:, -1]))
+            joined = mixer(joined, real, last=last and place == len(self.fusion) - 1)
+        fused = self.join(self.fusion_norm(joined[:, -1] if last else joined))
         norm = self.input_norms[0] if self.output_norm is None else self.output_norm
         return norm(fused)
+
+    def _whole(self, columns: Tensor) -> Tensor:
+        """Return columns (B, any) of a window as (B, L): the newest, padded on the left."""
+        length = self.config.max_history
+        columns = columns[:, -length:]
+        return F.pad(columns, (length - columns.shape[1], 0))
 
     def vectors(self, items: Tensor) -> Tensor:
         """Return the vectors (..., D) of candidates (...)."""
@@ -232,18 +261,28 @@ class MMMLP(Recommender):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss of the batch's targets."""
-        assert batch.target is not None and batch.target_behavior is not None
-        c, hidden = self.config, self.hidden(batch.history)
+        c = self.config
+        if c.reading == "prefix":
+            assert batch.target is not None and batch.target_behavior is not None
+            user, label, behavior = batch.user, batch.target, batch.target_behavior
+            hidden = self.hidden(batch.history)
+        else:
+            assert batch.labels is not None and batch.label_behavior is not None
+            labels, behaviors = self._whole(batch.labels), self._whole(batch.label_behavior)
+            wanted = behaviors == len(self.info.behaviors) if c.targets == "target" else labels > 0
+            row, position = wanted.nonzero(as_tuple=True)
+            user, label, behavior = batch.user[row], labels[row, position], behaviors[row, position]
+            hidden = self.hidden(batch.history, last=False)[row, position]  # (n, D)
         weights = torch.where(
-            batch.target_behavior == len(self.info.behaviors), c.loss_weight_target, c.loss_weight_auxiliary
+            behavior == len(self.info.behaviors), c.loss_weight_target, c.loss_weight_auxiliary
         )
         if c.loss == "bpr":
             assert self.untouched is not None
-            pairs = torch.cat([batch.target[:, None], self.untouched.draw(batch.user, (1,))], 1)
+            pairs = torch.cat([label[:, None], self.untouched.draw(user, (1,))], 1)
             gap = torch.einsum("bd,bcd->bc", hidden, self.vectors(pairs)) @ hidden.new_tensor([-1.0, 1.0])
             return {"loss": (weights * F.softplus(gap)).sum() / weights.sum().clamp(min=1e-9)}
-        columns = self.softmax.columns(batch.target)
-        return {"loss": self.softmax.loss(hidden, columns, self.vectors(columns[0]), batch.target, weights)}
+        columns = self.softmax.columns(label)
+        return {"loss": self.softmax.loss(hidden, columns, self.vectors(columns[0]), label, weights)}
 
     def encode(self, batch: Batch) -> Tensor:
         """Return u at the newest event, (B, D)."""

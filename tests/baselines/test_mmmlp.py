@@ -9,9 +9,25 @@ from torch import Tensor
 
 from bench.baselines.mmmlp import MMMLP, Mixer, MMMLPConfig
 from bench.interface import Batch
-from tests.baselines.multimodal import HISTORY, ITEMS, NO_TEXT, NOTHING, USERS, D, L, events, info, prefixes
+from tests.baselines.multimodal import (
+    HISTORY,
+    ITEMS,
+    KIND,
+    LABELS,
+    NO_TEXT,
+    NOTHING,
+    USERS,
+    D,
+    L,
+    batch,
+    events,
+    info,
+    prefixes,
+)
 
 SMALL = {"hidden_size": D, "max_history": L}
+WINDOW = F.pad(HISTORY, (L - HISTORY.shape[1], 0))
+both_readings = pytest.mark.parametrize("reading", ["causal", "prefix"])
 
 
 def build(modalities: tuple[str, ...] = ("image", "text"), **options: object) -> MMMLP:
@@ -30,9 +46,10 @@ def with_text(model: MMMLP, item: int) -> None:
     model.content[0].features[item] += 3
 
 
+@both_readings
 @pytest.mark.parametrize("variant", ["paper", "release"])
-def test_scores_are_dot_products_with_ids_and_candidates_have_no_content(variant: str) -> None:
-    model = build(variant=variant)
+def test_scores_are_dot_products_with_ids_and_candidates_have_no_content(variant: str, reading: str) -> None:
+    model = build(variant=variant, reading=reading)
     hidden = model.hidden(HISTORY)
     assert hidden.shape == (USERS, D)
     candidates = torch.arange(1, ITEMS + 1).expand(USERS, -1)
@@ -51,8 +68,9 @@ def test_candidate_content_is_an_option() -> None:
     assert torch.equal(before[:, :19], after[:, :19]) and not torch.allclose(before[:, 19], after[:, 19])
 
 
-def test_content_and_order_of_the_history_matter() -> None:
-    model = build()
+@both_readings
+def test_content_and_order_of_the_history_matter(reading: str) -> None:
+    model = build(reading=reading)
     before = model.hidden(HISTORY)
     with_text(model, 9)
     changed = (model.hidden(HISTORY) - before).abs().amax(1) > 1e-4
@@ -80,15 +98,16 @@ def test_the_release_shares_the_id_block_over_depth_and_applies_content_blocks_o
     three.load_state_dict(one.state_dict())
     real = (F.pad(HISTORY, (2, 0)) > 0)[..., None].float()
     history = F.pad(HISTORY, (2, 0))
-    text = [model.mixed(1, model.content[0](history), history, real) for model in (one, three)]
+    text = [model.mixed(1, model.content[0](history), history, real, True) for model in (one, three)]
     assert torch.equal(*text)
-    ids = [model.mixed(0, model.items(history), history, real) for model in (one, three)]
+    ids = [model.mixed(0, model.items(history), history, real, True) for model in (one, three)]
     assert not torch.allclose(*ids, atol=1e-3)
 
 
+@both_readings
 @pytest.mark.parametrize("variant", ["paper", "release"])
-def test_padding_does_not_count_whatever_stands_there(variant: str) -> None:
-    model = build(variant=variant)
+def test_padding_does_not_count_whatever_stands_there(variant: str, reading: str) -> None:
+    model = build(variant=variant, reading=reading)
     before = model.hidden(HISTORY)
     with torch.no_grad():
         model.items.weight[0] = 5
@@ -130,7 +149,7 @@ def test_a_mixer_without_output_layers_is_the_identity_on_events_and_zero_on_pad
 
 
 def test_the_mixer_is_its_formula() -> None:
-    mixer = Mixer(MMMLPConfig(**SMALL), D).eval()
+    mixer = Mixer(MMMLPConfig(**SMALL, reading="prefix"), D).eval()
     x = torch.randn(1, L, D)
 
     def through(first: torch.nn.Linear, second: torch.nn.Linear, v: Tensor) -> Tensor:
@@ -145,11 +164,12 @@ def test_the_mixer_is_its_formula() -> None:
     assert torch.allclose(mixer(x, torch.ones(1, L, 1))[0], z, atol=1e-5)
 
 
+@both_readings
 @pytest.mark.parametrize(
     "options", [{}, {"num_fusion_layers": 2}, {"num_fusion_layers": 0}, {"token_hidden": 3}]
 )
-def test_computing_the_last_position_alone_changes_nothing(options: dict[str, int]) -> None:
-    model = build(**options)
+def test_computing_the_last_position_alone_changes_nothing(options: dict[str, int], reading: str) -> None:
+    model = build(**options, reading=reading)
     before = model.hidden(HISTORY)
     original = Mixer.forward
     calls = []
@@ -173,7 +193,7 @@ def test_the_fusion_is_three_times_as_wide_and_without_content_once() -> None:
 
 
 def test_pairs_with_one_negative_are_an_option() -> None:
-    model = build(loss="bpr")
+    model = build(loss="bpr", reading="prefix")
     torch.manual_seed(3)
     value = model.loss(prefixes())["loss"]
     torch.manual_seed(3)
@@ -186,7 +206,7 @@ def test_pairs_with_one_negative_are_an_option() -> None:
 def test_the_item_three_steps_back_is_learned() -> None:
     torch.manual_seed(0)
     items = 10
-    config = MMMLPConfig(hidden_size=32, max_history=6, num_layers=1, dropout=0.0)
+    config = MMMLPConfig(hidden_size=32, max_history=6, num_layers=1, dropout=0.0, reading="prefix")
     model = MMMLP(config, replace(info((), items=ITEMS)))
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
     for _ in range(300):
@@ -199,3 +219,60 @@ def test_the_item_three_steps_back_is_learned() -> None:
     history = torch.randint(1, items + 1, (500, 6))
     scores = model.eval().hidden(history) @ model.items.weight[1 : items + 1].T
     assert (scores.argmax(1) + 1 == history[:, -3]).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("options", [{}, {"variant": "release"}, {"token_hidden": 3}, {"token_expansion": 1}])
+def test_the_causal_reading_at_each_position_is_that_of_what_came_up_to_it(options: dict) -> None:
+    model = build(**options)
+    every = model.hidden(HISTORY, last=False)
+    assert every.shape == (USERS, L, D)
+    assert torch.allclose(every[:, -1], model.hidden(HISTORY), atol=1e-5)
+    for position in range(L):
+        seen = WINDOW * (torch.arange(L) <= position)  # nothing stands where a later event was
+        assert torch.allclose(model.hidden(seen, last=False)[:, position], every[:, position], atol=1e-5)
+
+
+def test_under_prefixes_a_position_sees_what_follows() -> None:
+    model = build(reading="prefix")
+    changed = WINDOW.clone()
+    changed[:, -1] = 20
+    before, after = model.hidden(WINDOW, last=False), model.hidden(changed, last=False)
+    assert not torch.allclose(before[2, -2], after[2, -2], atol=1e-3)
+
+
+def test_masks_belong_to_hidden_units_in_order_of_time() -> None:
+    mixer = Mixer(MMMLPConfig(**SMALL, token_expansion=2), D)
+    for unit, position in ((0, 0), (1, 0), (2, 1), (15, 7)):
+        assert mixer.mask_in[unit].tolist() == [float(place <= position) for place in range(L)]
+        assert mixer.mask_out[:, unit].tolist() == [float(place >= position) for place in range(L)]
+    assert (mixer.mask_out[-1] == 1).all(), "the newest position reads every hidden unit"
+
+
+def test_the_causal_loss_is_the_mean_over_labelled_positions() -> None:
+    model = build(loss_weight_auxiliary=0.5).requires_grad_(False)
+    hidden = model.hidden(HISTORY, last=False)[:, -HISTORY.shape[1] :]
+    total, weights = 0.0, 0.0
+    for row, position in (LABELS > 0).nonzero().tolist():
+        weight = 1.0 if KIND[row, position] == 2 else 0.5
+        logits = model.items.weight[1:] @ hidden[row, position]
+        total += weight * float(torch.logsumexp(logits, 0) - logits[LABELS[row, position] - 1])
+        weights += weight
+    assert model.loss(batch())["loss"].item() == pytest.approx(total / weights, rel=1e-5)
+    favors = build(targets="target").requires_grad_(False)
+    total = [
+        F.cross_entropy(favors.items.weight[1:] @ hidden[row, position], LABELS[row, position] - 1)
+        for row, position in (KIND == 2).nonzero().tolist()
+    ]
+    assert favors.loss(batch())["loss"].item() == pytest.approx(float(torch.stack(total).mean()), rel=1e-5)
+
+
+def test_pairs_under_the_causal_reading_are_drawn_per_position() -> None:
+    model = build(loss="bpr")
+    torch.manual_seed(3)
+    value = model.loss(batch())["loss"]
+    torch.manual_seed(3)
+    row, position = (LABELS > 0).nonzero(as_tuple=True)
+    negative = model.untouched.draw(row, (1,))[:, 0]
+    hidden = model.hidden(HISTORY, last=False)[:, -HISTORY.shape[1] :][row, position]
+    gap = (hidden * (model.items.weight[negative] - model.items.weight[LABELS[row, position]])).sum(1)
+    assert torch.allclose(value, F.softplus(gap).mean())
