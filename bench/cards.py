@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from bench.errors import UserError
 
-Family = Literal["heuristic", "sequential", "multimodal", "multibehavior", "ctr", "proposed"]
+Family = Literal["heuristic", "general", "sequential", "multimodal", "multibehavior", "ctr", "proposed"]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ from bench.errors import UserError, hint
 from bench.terminal import Json, Pairs, expanded, print_json, print_rows, progress
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Data sets: list, prepare, check, stats, simulate."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Data sets: list, prepare, check, stats, export, simulate.",
 )
 
 Place = Annotated[str, typer.Argument(metavar="DIR|NAME", help="A prepared folder, or a data set's name.")]
@@ -217,6 +219,31 @@ def stats(
     _print_statistics(folder, as_json)
     if figure is not None:
         _draw(folder, figure)
+
+
+@app.command()
+def export(
+    name_or_path: Place,
+    to: Annotated[Path, typer.Option(callback=expanded, help="Folder for the files; made where it is not.")],
+    form: Annotated[
+        str, typer.Option("--format", help="atomic: RecBole's NAME.inter and NAME.item.")
+    ] = "atomic",
+) -> None:
+    """Write a prepared data set in another tool's files.
+
+    Example: bench data export ml-100k --format atomic --to ml-100k-atomic
+    """
+    from bench.data.export import write_atomic
+    from bench.data.storage import load
+
+    if form != "atomic":
+        raise UserError(f"--format {form}: expected atomic")
+    dataset = load(_folder(name_or_path))
+    for path in write_atomic(dataset, to):
+        print(f"{path}: written")
+    names = ",".join(dataset.behaviors)
+    options = f"--set behavior=behavior --set behaviors={names} --set keep_last=none"
+    print(f"read it back by: bench data prepare atomic --raw {to} {options}")
 
 
 @app.command()

@@ -26,10 +26,15 @@ def models(
     Example: bench models sasrec
 
     Example: bench models m3bsr --notes
+
+    Example: bench models recbole:
     """
-    from bench.registry import entries, select
+    from bench.registry import LIBRARIES, catalog, entries, select
 
     known = entries()
+    if name is not None and name.removesuffix(":") in LIBRARIES:
+        _print_library(catalog(name.removesuffix(":")).listing(), as_json)
+        return
     if name is None:
         _print_list([entry.card for entry in known.values()], as_json)
         return
@@ -71,6 +76,13 @@ def _print_list(cards: "list[Card]", as_json: bool) -> None:
         ("name", "family", "year", "paper"),
         [(card.name, card.family, str(card.year or ""), card.paper) for card in cards],
     )
+
+
+def _print_library(rows: list[tuple[str, str, str]], as_json: bool) -> None:
+    if as_json:
+        print_json([dict(zip(("name", "kind", "outcome"), row, strict=True)) for row in rows])
+        return
+    print_rows(("name", "kind", "outcome"), rows)
 
 
 def _print_notes(entry: "Entry") -> None:

@@ -1,4 +1,5 @@
-"""Names to models: files of `models/` and `baselines/`, entry points `m3bench.models`, a path to a .py file.
+"""Names to models: files of `models/` and `baselines/`, entry points `m3bench.models`, a path to a .py file,
+and `LIBRARY:NAME`, a model of another library.
 
 Cards are read from the source, so listing and choosing import no model and no torch; `Entry.load` does.
 """
@@ -26,6 +27,9 @@ ROOMS = ("models", "baselines")
 GROUP = "m3bench.models"
 FAMILIES: tuple[str, ...] = get_args(Family)
 BY_PATH = "bench_model_at_"
+LIBRARIES = {"recbole": "bench.baselines.recbole_models"}
+"""Libraries whose models can be chosen by `LIBRARY:NAME`, each with the module that holds their classes, and
+`card_of` and `listing`. It imports neither the library nor torch until a class is asked for."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,8 @@ def select(spec: str, task: str = "rank") -> list[Entry]:
 
     Args:
         spec: parts `all`, a family (`sequential`, `multimodal`, `multibehavior`, `ctr`, ...), a
-            name, the path of a .py file that holds a `Card`, or `NAME:VARIANT`, `path.py:VARIANT`.
+            name, the path of a .py file that holds a `Card`, `NAME:VARIANT`, `path.py:VARIANT`, or
+            `recbole:NAME`.
         task: `all` chooses the models whose card names it, a family those whose card names any.
 
     Raises:
@@ -147,11 +152,20 @@ def _named(part: str, known: dict[str, Entry]) -> list[Entry]:
         return [known[part]]
     if part.endswith(".py"):
         return _given(Path(part).expanduser(), known)
+    library, colon, name = part.partition(":")
+    if colon and library in LIBRARIES:
+        models = catalog(library)
+        return [Entry(models.card_of(name), LIBRARIES[library], Path(models.__file__ or ""))]
     name, colon, variant = part.rpartition(":")
     if colon and (name in known or name.endswith(".py")):
         return _variant(_named(name, known), variant)
     close = hint(name or part, [*known, *FAMILIES, "all"])
     raise UserError(f"--models {part}: no such model or family; {close}")
+
+
+def catalog(library: str) -> ModuleType:
+    """Return the module that knows the models of a library: `card_of(name)`, `listing()`."""
+    return importlib.import_module(LIBRARIES[library])
 
 
 def _variant(models: list[Entry], name: str) -> list[Entry]:

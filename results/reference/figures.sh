@@ -6,6 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 work=${BENCH_RESULTS:-./running}
 small=(--set data.users=800 --set data.items=800 --set data.events_per_user=25)
 
+mkdir -p figures
 for property in popularity history; do
   bench table --results . --dataset ml-100k --by "$property"
 done
@@ -20,7 +21,6 @@ bench run --models m3bsr,m3bsr:mlp --dataset ml-100k --seeds 1 --max-minutes 2 -
 bench figure embeddings --run m3bsr-seed0 --run m3bsr:mlp-seed0 --color Comedy,Drama,Horror,Action --results "$films"
 bench figure diagnostics --run m3bsr-seed0 --results "$films"
 
-mkdir -p figures
 cp "$work"/figures/*.png "$films"/figures/*.png figures/
 cp "$work"/tables/*.md figures/
 rm -f figures/*.pdf  # of the slices: PNG alone is kept here
