@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bench.api import load_dataset, run, table
+    from bench.api import ablate, load_dataset, run, table
 
-__all__ = ["load_dataset", "run", "table"]
+__all__ = ["ablate", "load_dataset", "run", "table"]
 
 _checkout = Path(__file__).resolve().parent.parent
 if (_checkout / "pyproject.toml").is_file():

@@ -12,10 +12,12 @@ from bench import (
     __version__,
     cli_ablate,
     cli_audit,
+    cli_cells,
     cli_data,
     cli_figure,
     cli_heatmap,
     cli_models,
+    cli_new,
     cli_stress,
     cli_sweep,
     cli_time,
@@ -36,6 +38,8 @@ from bench.terminal import (
     TaskName,
     TaskOption,
     TotalMinutes,
+    complete_datasets,
+    complete_models,
     console,
     print_rows,
     show_work,
@@ -48,7 +52,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Fair tables of multi-behavior, multi-modal recommenders.\n\n"
@@ -64,7 +67,10 @@ app.command()(cli_sweep.sweep)
 app.command()(cli_time.time)
 app.command()(cli_audit.compare)
 app.command()(cli_audit.audit)
+app.command()(cli_cells.ls)
+app.command()(cli_cells.rm)
 app.add_typer(cli_figure.app, name="figure")
+app.add_typer(cli_new.app, name="new")
 
 
 class Format(StrEnum):
@@ -80,8 +86,9 @@ class Format(StrEnum):
 Models = Annotated[
     str,
     typer.Option(
-        help="all, a family (heuristic, sequential, multimodal, multibehavior, ctr, proposed), NAME,NAME or "
-        "path/to/model.py; commas join them."
+        help="all, a family (heuristic, sequential, multimodal, multibehavior, ctr, proposed), NAME,NAME, "
+        "recbole:NAME or path/to/model.py; commas join them.",
+        autocompletion=complete_models,
     ),
 ]
 
@@ -133,7 +140,11 @@ def options(
 @app.command()
 def run(
     dataset: Annotated[
-        str, typer.Option(help="A prepared data set; ml-100k and synthetic need no download.")
+        str,
+        typer.Option(
+            help="A prepared data set; ml-100k and synthetic need no download.",
+            autocompletion=complete_datasets,
+        ),
     ],
     models: Models = "all",
     task: TaskOption = TaskName.rank,
@@ -256,6 +267,17 @@ def doctor(results: Results = Path("results")) -> None:
     from bench.doctor import findings
 
     print_rows(("what", "found"), findings(results))
+
+
+@app.command()
+def env(results: Results = Path("results")) -> None:
+    """Print the versions and the machine as a block to paste into a bug report; no folder is named.
+
+    Example: bench env
+    """
+    from bench.doctor import report
+
+    print(report(results))
 
 
 def _show_slices(

@@ -41,6 +41,17 @@ def findings(results: Path) -> list[tuple[str, str]]:
     ]
 
 
+def report(results: Path) -> str:
+    """Return the findings as a Markdown block without any folder, with the commit where there is one."""
+    from bench.experiments.run import git_state  # imports torch
+
+    private = ("prepared data", "results")
+    lines = [f"{subject}: {finding}" for subject, finding in findings(results) if subject not in private]
+    state = git_state(Path(__file__).parent)
+    commit = f"{state['commit']}{' with changes' if state.get('dirty') else ''}" if state else "no checkout"
+    return "\n".join(["```", *lines, f"commit: {commit}", "```"])
+
+
 def _version(name: str) -> str | None:
     try:
         return version(name)

@@ -95,6 +95,23 @@ class _Speed(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.0f}/s")
 
 
+def complete_models(typed: str) -> list[str]:
+    """Return what a comma list of models can go on with."""
+    from bench.registry import FAMILIES, entries
+
+    before, comma, part = typed.rpartition(",")
+    names = ["all", *FAMILIES, *entries()]
+    return [f"{before}{comma}{name}" for name in names if name.startswith(part)]
+
+
+def complete_datasets(typed: str) -> list[str]:
+    """Return the data sets that are prepared or prepare themselves."""
+    from bench.data import library
+
+    alone = [name for name, card in library.readers().items() if not card.needs_raw]
+    return sorted(name for name in {*library.prepared(), *alone} if name.startswith(typed))
+
+
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
     """Give a progress callback (stage, done, total); it draws one bar per stage on stderr.

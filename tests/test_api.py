@@ -35,7 +35,7 @@ def test_run_and_table_return_the_same_table_and_a_frame(tmp_path):
     found = quick("popularity,gru4rec", tmp_path / "r", epochs=1)
     again = bench.table("tiny", results=tmp_path / "r")
     assert [row.model for row in found.rows] == [row.model for row in again.rows] == ["popularity", "gru4rec"]
-    frame = found.to_frame()
+    frame = found.to_pandas()
     assert list(frame["model"]) == ["popularity", "gru4rec"]
     assert frame["NDCG@10"][1] == found.rows[1].metrics["NDCG@10"].mean
     assert frame["epochs"].tolist() == [0, 1] and frame["targets_seen"][1] > 0
@@ -94,3 +94,27 @@ def test_a_plan_says_all_that_is_run():
         plan.seeds = (1,)
     plan = make_plan("tiny", select("popularity"), settings=["training.epochs=5"], epochs=3)
     assert plan.training.epochs == 5
+
+
+def test_ranks_and_curves_are_frames(tmp_path):
+    found = quick("popularity,gru4rec", tmp_path, epochs=2, seeds=2)
+    ranks = found.ranks()
+    assert set(ranks["model"]) == {"popularity", "gru4rec"} and set(ranks["seed"]) == {0, 1}
+    (row,) = [row for row in found.rows if row.model == "gru4rec"]
+    mean = (ranks[ranks["model"] == "gru4rec"]["rank"] <= 10).mean()
+    assert mean == pytest.approx(row.metrics["HR@10"].mean)
+    curves = found.curves()
+    assert set(curves["model"]) == {"gru4rec"} and curves["epoch"].tolist() == [1, 2, 1, 2]
+    assert curves["NDCG@10"].between(0, 1).all()
+    assert bench.table("tiny", results=tmp_path).ranks().equals(ranks)
+
+
+def test_ablate_compares_a_model_with_its_variants(tmp_path):
+    found = bench.ablate(
+        "mmmlp", "tiny", "prefix", seeds=1, epochs=1, jobs=1, progress=False, results=tmp_path,
+        options={"hidden_size": 8, "num_layers": 1},
+    )  # fmt: skip
+    frame = found.to_pandas()
+    assert frame["model"].tolist() == ["mmmlp", "mmmlp:prefix"]
+    gap = frame["NDCG@10"][1] - frame["NDCG@10"][0]
+    assert frame["NDCG@10 difference"][1] == pytest.approx(gap) and 0 <= frame["p against full"][1] <= 1

@@ -5,6 +5,7 @@ The format is described in `results/README.md`. Ranks and scores stay on disk un
 
 import json
 import re
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -115,6 +116,17 @@ class Store:
     def stress_path(self, cell: Cell, code: str) -> Path:
         """Return where the ranks of a cell under exchanged content are kept, by the code that made them."""
         return self._folder(cell) / f"stress-{code[:12]}.npz"
+
+    def size(self, cell: Cell) -> int:
+        """Return what a cell takes on disk, bytes."""
+        return sum(path.stat().st_size for path in self._folder(cell).iterdir() if path.is_file())
+
+    def remove(self, cell: Cell) -> None:
+        """Remove a cell with all that was kept of it; its record goes first, so that no half looks whole."""
+        folder = self._folder(cell)
+        for path in (folder / RECORD, self.checkpoint_path(cell.key)):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
     def _paths(self, dataset: str | None = None, ending: str = "") -> list[Path]:
         """Return the record files of a data set (None: of all) in folders of some ending, sorted.

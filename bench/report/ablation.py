@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -16,6 +17,9 @@ from bench.experiments.record import Record
 from bench.report.notes import notes as table_notes
 from bench.report.rows import Row, Table, arrays_by_model, build
 from bench.report.tables import latex_text, protocol_name, to_json, write_files
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,14 @@ class Ablation:
     def name(self) -> str:
         """File name without its ending: `ablation_m3bsr_ml-100k_uniform99`."""
         return f"ablation_{self.full}_{self.table.dataset}_{protocol_name(self.table)}".replace("/", "_")
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return a pandas DataFrame: that of the table, with the difference from the full model and its p."""
+        frame = self.table.to_pandas().drop(columns="p")
+        for name in self.table.metrics:
+            frame[f"{name} difference"] = [self.differences.get(m, {}).get(name) for m in frame["model"]]
+        frame["p against full"] = [self.p.get(model) for model in frame["model"]]
+        return frame
 
     def short(self, row: Row) -> str:
         """Return the label of a row without the model's: `w/o gate`; that of the full model as it is."""

@@ -121,7 +121,7 @@ class Table:
         """Metrics that some users cannot fail, having too few candidates."""
         return self.kind.saturated(self.metrics, self.measured)
 
-    def to_frame(self) -> "pandas.DataFrame":
+    def to_pandas(self) -> "pandas.DataFrame":
         """Return a pandas DataFrame: a row per model, a column per metric and deviation, then the costs."""
         import pandas
 

@@ -1,0 +1,1 @@
+"""Files that `bench new` begins with; they run as they are."""
