@@ -11,6 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.contract_worlds import (
+    check_a_catalog_of_one_item_is_enough,
+    check_an_empty_target_history_is_scored,
+    check_images_and_texts_may_be_absent,
+    check_memory_grows_no_faster_than_the_catalog,
+    check_one_behavior_is_enough,
+    check_parameters_are_registered,
+)
 from bench.data.batches.loader import TrainingBatches, training_events
 from bench.example import (
     ITEMS,
@@ -21,7 +29,7 @@ from bench.example import (
     example_log,
     example_split,
 )
-from bench.interface import Batch, Recommender, Stage, TrainingEvents
+from bench.interface import Batch, Causal, Recommender, Stage, TrainingEvents
 from bench.training.loop import make_optimizer, start_stage, train_step
 
 
@@ -152,6 +160,38 @@ def check_same_seed_gives_same_loss(subject: Subject) -> None:
     assert first == second, f"losses {first} and {second} under one seed; use torch's global generator alone"
 
 
+def check_a_position_sees_nothing_that_comes_later(subject: Subject) -> None:
+    """What the labels of the first positions give, the loss or a named term of it, stays the same when later
+    events are others.
+
+    Of the last stage, if its view is `causal`, in eval mode. One term is enough: contrasts and penalties may
+    look at whole windows.
+    """
+    model = subject.build()
+    for stage in model.stages():
+        start_stage(model, stage, events())
+    if not model.stages() or not isinstance(stage.view, Causal):
+        return
+    model.start_epoch(0, events())
+    batch = next(training_batches(stage, 0))
+    early = torch.arange(batch.history.shape[1]) < batch.history.shape[1] * 2 // 3
+    assert batch.labels is not None and batch.label_behavior is not None
+    given = replace(batch, labels=batch.labels * early, label_behavior=batch.label_behavior * early)
+    given = given.rows((batch.labels * early).any(1))
+    early = early[len(early) - given.history.shape[1] :]
+    other = torch.where(early | (given.history == 0), given.history, given.history % ITEMS + 1)
+    gaps: dict[str, float] = {}
+    for shown in (given, replace(given, history=other)):
+        torch.manual_seed(3)
+        terms = {name: float(value.detach()) for name, value in model.eval().loss(shown).items()}
+        gaps = {name: abs(value - gaps.get(name, 0.0)) for name, value in terms.items()}
+    assert min(gaps.values()) < 1e-5, (
+        "uses the future: with other events after them, the labels of the first positions give another loss "
+        f"(by {min(gaps.values()):.2e}); a position must not see what comes after it: look at the attention "
+        "mask, at positions counted from the end, and at norms or means over time"
+    )
+
+
 def check_loss_moves_every_parameter(subject: Subject) -> None:
     """Loss and gradients are finite, and every parameter that wants a gradient gets one in some step."""
     model = subject.build()
@@ -195,7 +235,27 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     check_same_seed_gives_same_loss,
     check_loss_moves_every_parameter,
     check_loss_falls_when_fitting_eight_users,
+    check_a_position_sees_nothing_that_comes_later,
+    check_parameters_are_registered,
+    check_one_behavior_is_enough,
+    check_images_and_texts_may_be_absent,
+    check_an_empty_target_history_is_scored,
+    check_a_catalog_of_one_item_is_enough,
+    check_memory_grows_no_faster_than_the_catalog,
 )
+
+
+WHERE = {
+    "candidate order": "whether `score` pairs each score with its own candidate",
+    "more padding": "sums, means and positions that count padding; batch.mask tells the events",
+    "the order of the batch": "norms, means or sorting over the users of a batch",
+    "the other users of the batch": "norms, means or softmaxes over the users of a batch",
+    "sharing the candidates": "`score_encoded`, which gets candidates (C,) shared by all users, or (B, C)",
+    "another state of the random generator": "dropout and draws that go on in eval mode",
+    "loading the state dict elsewhere": "what scoring reads and state_dict does not hold: plain attributes, "
+    "users kept from training; register parameters and buffers, or compute it in `set_up`",
+}
+"""What changed the scores -> where a model usually goes wrong."""
 
 
 def run_checks(subject: Subject) -> Iterator[tuple[str, str]]:
@@ -212,7 +272,7 @@ def run_checks(subject: Subject) -> Iterator[tuple[str, str]]:
 def _same(actual: Tensor, expected: Tensor, change: str) -> None:
     gap = float((actual - expected).abs().max())
     close = torch.allclose(actual, expected, rtol=1e-5, atol=1e-5)
-    assert close, f"{change} changes scores by up to {gap:.2e}"
+    assert close, f"{change} changes scores by up to {gap:.2e}; look at {WHERE[change]}"
 
 
 def _step(model: Recommender, stage: Stage) -> None:

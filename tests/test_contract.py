@@ -1,5 +1,7 @@
 """The contract of bench/interface.py, on every registered model."""
 
+import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -43,20 +45,38 @@ class Broken(Recommender):
 
     def __init__(self, config: BrokenConfig, info: DatasetInfo) -> None:
         super().__init__(config, info)
-        self.items = nn.Embedding(info.num_items + 1, 8, padding_idx=0)
-        self.unused = nn.Linear(2, 2) if config.fault == "unused" else None
-        self.shift = torch.randn(31) if config.fault == "unsaved" else torch.zeros(31)
+        fault, size = config.fault, info.num_items + 1
+        self.items = nn.Embedding(size, 8, padding_idx=0)
+        self.unused = nn.Linear(2, 2) if fault == "unused" else None
+        self.shift = torch.randn(size) if fault == "unsaved" else torch.zeros(size)
+        self.layers = [nn.Linear(8, 8)] if fault == "list" else []
+        self.kept = torch.zeros(info.num_users, 8)
+        self.gram = torch.zeros(size, size) if fault == "growth" else None
+        self.second = info.behaviors[1] if fault == "one behavior" else ""
+        self.pictures = info.content.features["image"] if fault == "content" else None
+        self.spread = math.log(1 / (info.num_items - 1)) if fault == "one item" else 0.0
 
     def stages(self) -> tuple[Stage, ...]:
         return (Stage(Causal(), 0.01, 8),)
 
-    def encode(self, batch: Batch) -> Tensor:
+    def hidden(self, batch: Batch) -> Tensor:
+        """Return the user after each event, (B, L, 8)."""
         fault = self.config.fault
-        count = batch.mask.sum(1, keepdim=True).clamp(min=0 if fault == "empty" else 1)
-        count = torch.full_like(count, batch.history.shape[1]) if fault == "padding" else count
-        hidden = self.items(batch.history).sum(1) / count
-        hidden = hidden - hidden.mean(0) if fault == "batch" else hidden
-        return hidden + torch.randn_like(hidden) if fault == "noise" else hidden
+        count = batch.mask.cumsum(1).clamp(min=0 if fault == "empty" else 1)[..., None]
+        if fault == "padding":
+            count = torch.arange(1, batch.history.shape[1] + 1)[:, None]
+        total = self.items(batch.history).cumsum(1)
+        total = total[:, -1:] + 0 * total if fault == "future" else total
+        if fault == "empty favors":
+            total = total * ((batch.behavior == 2) / (batch.behavior == 2).sum(1, keepdim=True))[..., None]
+        hidden = total / count
+        for layer in self.layers:
+            hidden = hidden + layer(hidden)
+        return hidden - hidden.mean(0) if fault == "batch" else hidden
+
+    def encode(self, batch: Batch) -> Tensor:
+        hidden = self.hidden(batch)[:, -1] + self.kept[batch.user]
+        return hidden + torch.randn_like(hidden) if self.config.fault == "noise" else hidden
 
     def score_encoded(self, encoded: Tensor, candidates: Tensor, items: None) -> Tensor:
         if candidates.dim() == 1:
@@ -70,35 +90,45 @@ class Broken(Recommender):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         assert batch.labels is not None
-        last = batch.labels.gather(1, batch.labels.gt(0).int().cumsum(1).argmax(1, keepdim=True))[:, 0]
-        logits = self.encode(batch) @ self.items.weight[1:].T
-        value = nn.functional.cross_entropy(logits, last - 1)
+        hidden, labelled = self.hidden(batch), batch.labels > 0
+        if self.config.fault == "users":
+            self.kept[batch.user] = hidden[:, -1].detach()
+        logits = hidden[labelled] @ self.items.weight[1:].T
+        value = nn.functional.cross_entropy(logits, batch.labels[labelled] - 1)
         if self.config.fault == "generator":
             value = value * (1 + float(np.random.default_rng().random()))
         return {"loss": value * 0 + value.detach() if self.config.fault == "stuck" else value}
 
 
 FAULTS = {
-    "shape": "scores_have_one_finite_number_per_candidate",
-    "empty": "scores_have_one_finite_number_per_candidate",
-    "order": "order_of_candidates_permutes_scores",
-    "padding": "padding_does_not_change_scores",
-    "batch": "batch_mates_do_not_change_scores",
-    "shared": "shared_candidates_score_as_own_ones",
-    "noise": "eval_is_deterministic",
-    "unsaved": "state_dict_holds_the_whole_model",
-    "generator": "same_seed_gives_same_loss",
-    "unused": "loss_moves_every_parameter",
-    "stuck": "loss_falls_when_fitting_eight_users",
+    "shape": ("scores_have_one_finite_number_per_candidate", "score returned"),
+    "empty": ("scores_have_one_finite_number_per_candidate", "a score .*is NaN or infinite"),
+    "order": ("order_of_candidates_permutes_scores", "pairs each score with its own candidate"),
+    "padding": ("padding_does_not_change_scores", "more padding changes scores .* batch.mask tells"),
+    "batch": ("batch_mates_do_not_change_scores", "over the users of a batch"),
+    "shared": ("shared_candidates_score_as_own_ones", "candidates .C,. shared by all users"),
+    "noise": ("eval_is_deterministic", "dropout and draws that go on in eval mode"),
+    "unsaved": ("state_dict_holds_the_whole_model", "register parameters and buffers"),
+    "users": ("state_dict_holds_the_whole_model", "users kept from training"),
+    "generator": ("same_seed_gives_same_loss", "use torch's global generator alone"),
+    "unused": ("loss_moves_every_parameter", "no gradient in any step: unused.bias"),
+    "stuck": ("loss_falls_when_fitting_eight_users", "in 40 epochs"),
+    "future": ("a_position_sees_nothing_that_comes_later", "uses the future.*attention mask"),
+    "list": ("parameters_are_registered", "self.layers is a list .* use nn.ModuleList"),
+    "one behavior": ("one_behavior_is_enough", "breaks on a log of one behavior: IndexError"),
+    "content": ("images_and_texts_may_be_absent", "breaks on items without image.*KeyError"),
+    "empty favors": ("an_empty_target_history_is_scored", "without an event of the target behavior is NaN"),
+    "one item": ("a_catalog_of_one_item_is_enough", "breaks on a catalog of one item: ZeroDivisionError"),
+    "growth": ("memory_grows_no_faster_than_the_catalog", "holds .* look for an array of items by items"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_faulty_model_is_found(fault: str) -> None:
-    found = {
-        name.replace(" ", "_"): wrong for name, wrong in run_checks(Subject(Broken, BrokenConfig(fault)))
-    }
-    assert found[FAULTS[fault]]
+    check, message = FAULTS[fault]
+    results = run_checks(Subject(Broken, BrokenConfig(fault)))
+    found = {name.replace(" ", "_"): wrong for name, wrong in results}
+    assert re.search(message, found[check]), found
 
 
 def test_a_correct_model_passes_every_check() -> None:
@@ -106,4 +136,6 @@ def test_a_correct_model_passes_every_check() -> None:
 
 
 def test_every_fault_has_its_check() -> None:
-    assert set(FAULTS.values()) == {check.__name__.removeprefix("check_") for check in CHECKS}
+    assert {check for check, _ in FAULTS.values()} == {
+        check.__name__.removeprefix("check_") for check in CHECKS
+    }
