@@ -23,6 +23,8 @@ KINDS: dict[str, Literal["general", "sequential"]] = {
     "general_recommender": "general",
     "sequential_recommender": "sequential",
 }
+QUADRATIC = ("ADMMSLIM", "EASE", "SLIMElastic")
+"""Models that hold an array of items by items."""
 NOT_SUPPORTED = {
     "NCL": "clusters with faiss, which is not installed with m3bench",
     "RaCT": "has a training of its own in three stages",
@@ -113,6 +115,7 @@ def card_of(name: str) -> Card:
     inputs = (
         "items of all behaviors in time order" if model.kind == "sequential" else "distinct user-item pairs"
     )
+    square = " It holds an array of items by items." if name in QUADRATIC else ""
     return Card(
         name=f"{PREFIX}{name}",
         label=f"{name} (RecBole)",
@@ -126,7 +129,7 @@ def card_of(name: str) -> Card:
             "stopping and ranking are those of m3bench",
         ),
         notes="A sequential model has one target per history, as in RecBole. Scores of all items are held "
-        "for the users of one batch.",
+        f"for the users of one batch.{square}",
         tasks=(),
     )
 
