@@ -210,7 +210,10 @@ class Stage:
     epochs: int = 200
     """Most epochs of this stage."""
     patience: int = 10
-    """Epochs without a better validation NDCG@10 before the stage ends."""
+    """Epochs without a better validation NDCG@10 before the stage ends; see `patience_steps`."""
+    patience_steps: int = 300
+    """Optimizer steps that these epochs hold at least, in at most five times as many epochs: on few users an
+    epoch is a handful of steps, and ten of them end a training that has hardly begun."""
     patience_targets: int | None = None
     """Targets seen without a better one before the stage ends, at the end of an epoch; None counts epochs.
     Epochs of two models may differ a hundredfold in targets: this makes early stopping mean the same."""

@@ -68,6 +68,8 @@ class Patience:
     stage: Stage
     best_weights: dict[str, Tensor]
     """Best weights so far, on the CPU."""
+    steps: int
+    """Optimizer steps of an epoch."""
     epochs: int = 0
     """Epochs since they were best."""
     targets: int = 0
@@ -83,7 +85,8 @@ class Patience:
             return False
         if self.stage.patience_targets is not None:
             return targets - self.targets >= self.stage.patience_targets
-        return self.epochs >= self.stage.patience
+        least = -(-self.stage.patience_steps // max(self.steps, 1))  # epochs, rounded up
+        return self.epochs >= max(self.stage.patience, min(least, 5 * self.stage.patience))
 
 
 def fit(
@@ -116,11 +119,12 @@ def fit(
         optimizer = make_optimizer(model, stage)
         batches = data.batches(stage.view, options.seed)
         limit = stage_deadline(options, index, len(stages), result.seconds)
-        patience, first = Patience(stage, snapshot(model), targets=result.targets), 0
+        steps = batches.num_batches(stage.batch_size)
+        patience, first = Patience(stage, snapshot(model), steps, targets=result.targets), 0
         if index == resumed and "weights" in state:
             model.load_state_dict(state["weights"])
             optimizer.load_state_dict(state["optimizer"])
-            patience = Patience(stage, state["best_weights"], state["waited"], state["targets"])
+            patience = Patience(stage, state["best_weights"], steps, state["waited"], state["targets"])
             first, limit = state["epoch"], state["limit"]
         else:
             result.best, result.best_epoch = None, 0
@@ -129,7 +133,7 @@ def fit(
         watch = Watch(device, deadline, watcher, result)
         result.stopped = "epochs"
         for epoch in range(first, most):
-            watcher.epoch(stage.name, epoch, most, batches.num_batches(stage.batch_size))
+            watcher.epoch(stage.name, epoch, most, steps)
             if stage.new_optimizer:
                 optimizer = make_optimizer(model, stage)
             terms = train_epoch(model, data, batches, stage, optimizer, epoch, watch)
@@ -141,7 +145,7 @@ def fit(
             patience.epochs += 1
             if patience.better(value, result.best):
                 result.best, result.best_epoch = value, epoch + 1
-                patience = Patience(stage, snapshot(model), 0, result.targets)
+                patience = Patience(stage, snapshot(model), steps, 0, result.targets)
             watcher.validated(value, result.best)
             if deadline is not None and time.monotonic() >= deadline:
                 result.stopped = "minutes"

@@ -20,6 +20,7 @@ CPU = torch.device("cpu")
 class Options:
     epochs: int = 5
     patience: int = 100
+    patience_steps: int = 0
     rate: float = 0.05
     micro_batch: int | None = None
     stages: int = 1
@@ -38,7 +39,8 @@ class Small(Recommender):
 
     def stages(self):
         c = self.config
-        stage = Stage(Next(10), c.rate, 16, epochs=c.epochs, patience=c.patience, micro_batch=c.micro_batch)
+        given = {"epochs": c.epochs, "patience": c.patience, "micro_batch": c.micro_batch}
+        stage = Stage(Next(10), c.rate, 16, patience_steps=c.patience_steps, **given)
         return tuple(dataclasses.replace(stage, name=f"s{number}") for number in range(c.stages))
 
     def hidden(self, batch):
@@ -144,6 +146,17 @@ def test_patience_ends_a_stage(make_task):
     data = training_data(make_task())
     result = fit(model_for(data, epochs=100, patience=2, rate=0.0), data, CPU, FitOptions())
     assert result.stopped == "patience" and result.epochs == 3
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(0, 3), (1, 3), (3, 4), (4, 5), (10**6, 11)])
+def test_patience_holds_a_number_of_steps_in_at_most_five_times_its_epochs(make_task, steps, epochs):
+    data = training_data(make_task())
+    model = model_for(data, epochs=100, patience=2, rate=0.0)
+    stages = [dataclasses.replace(stage, patience_steps=steps, batch_size=10**6) for stage in model.stages()]
+    model.stages = lambda: tuple(stages)  # type: ignore[method-assign]
+    assert data.batches(stages[0].view, 0).num_batches(10**6) == 1
+    result = fit(model, data, CPU, FitOptions())
+    assert (result.stopped, result.epochs) == ("patience", epochs)  # the first epoch is the best
 
 
 def without_validation(data):
