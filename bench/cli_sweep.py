@@ -12,6 +12,7 @@ from bench.errors import UserError
 from bench.terminal import (
     Candidates,
     Device,
+    DryRun,
     Epochs,
     Json,
     MaxMinutes,
@@ -64,6 +65,7 @@ def sweep(
     set_: Pairs = None,
     device: Device = None,
     results: Results = Path("results"),
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Tune models on the validation part; the best configuration is for bench run --tuned.
@@ -91,6 +93,10 @@ def sweep(
     tuning = sweeps.Tuning(trials, sampler.value, pruner.value, storage, share)
     limit = min([part for part in (share, max_minutes and max_minutes * trials) if part], default=None)
     most = "no limit in time" if limit is None else f"at most {limit * len(chosen):g} minutes"
+    if dry_run:
+        found = {e.card.name: sweeps.finished_trials(plan, e, Store(results), tuning) for e in chosen}
+        _show_missing(found, trials, most)
+        return
     print(f"{len(chosen)} models, {trials} trials each, one at a time: {most}", file=sys.stderr)
     done = []
     for entry in chosen:
@@ -104,6 +110,14 @@ def sweep(
         print_json([{k: v for k, v in vars(tuned).items() if k != "url"} for tuned in done])
         return
     _show(done)
+
+
+def _show_missing(found: dict[str, int], trials: int, most: str) -> None:
+    """Print how many trials each model has and lacks, and the most time that they may take."""
+    missing = {model: max(trials - number, 0) for model, number in found.items()}
+    rows = [(model, str(trials), str(found[model]), str(lacks)) for model, lacks in missing.items()]
+    print_rows(("model", "trials", "found", "missing"), rows)
+    print(f"trials missing: {sum(missing.values()):,}; {most}")
 
 
 def _show(done: "list[Tuned]") -> None:

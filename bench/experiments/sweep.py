@@ -111,6 +111,26 @@ def space_of(entry: Entry, plan: Plan) -> tuple[dict[str, tuple[Any, ...]], dict
     return space, default
 
 
+def finished_trials(plan: Plan, entry: Entry, store: Store, tuning: Tuning) -> int:
+    """Return how many trials of a model's sweep are finished; nothing is made or run.
+
+    Raises:
+        UserError: no search space, or a storage that cannot be opened.
+    """
+    space, _ = space_of(entry, plan)
+    task = without_test(open_plan(plan))
+    base = make_cell(task, entry, plan.overrides.get(entry.card.name, {}), plan.training, plan.seeds[0])
+    url = tuning.storage or f"sqlite:///{_database(store, task, entry)}"
+    if not tuning.storage and not _database(store, task, entry).is_file():
+        return 0
+    with _quiet():
+        try:
+            study = optuna.load_study(study_name=study_name(base, space), storage=url)
+        except KeyError:  # this storage has other studies
+            return 0
+        return sum(trial.state in FINISHED for trial in study.get_trials(deepcopy=False))
+
+
 def tune(plan: Plan, entry: Entry, store: Store, tuning: Tuning, told: Callable[[str], None]) -> Tuned:
     """Search the options of one model on the validation part of a data set.
 
@@ -220,10 +240,15 @@ def study_name(cell: Cell, space: Mapping[str, Any]) -> str:
 
 
 def default_storage(store: Store, task: Task, entry: Entry) -> str:
-    """Return the URL of the SQLite file of a model and data set."""
+    """Return the URL of the SQLite file of a model and data set, whose folder is made."""
+    path = _database(store, task, entry)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{path}"
+
+
+def _database(store: Store, task: Task, entry: Entry) -> Path:
     folder = (store.root / "sweeps" / task.dataset.name).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{folder}/{entry.card.name.replace(':', '_')}.db"
+    return folder / f"{entry.card.name.replace(':', '_')}.db"
 
 
 def open_study(url: str, name: str, tuning: Tuning, space: Mapping[str, tuple[Any, ...]]) -> optuna.Study:

@@ -26,7 +26,16 @@ from bench.experiments.grid import open_plan
 from bench.experiments.plan import Plan, make_plan
 from bench.experiments.presets import presets
 from bench.experiments.store import Store
-from bench.experiments.sweep import FINISHED, Tuning, open_study, space_of, tune, validation_of, write_preset
+from bench.experiments.sweep import (
+    FINISHED,
+    Tuning,
+    finished_trials,
+    open_study,
+    space_of,
+    tune,
+    validation_of,
+    write_preset,
+)
 from bench.registry import select
 
 SMALL = ["data.users=120", "data.items=200", "data.events_per_user=10"]
@@ -119,7 +128,9 @@ def test_trials_are_kept_counted_and_found_again(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(sweep, "run_cell", counted)
     lines: list[str] = []
+    assert finished_trials(plan, plan.models[0], store, Tuning(2)) == 0 and not (tmp_path / "sweeps").exists()
     first = tune(plan, plan.models[0], store, Tuning(2), lines.append)
+    assert finished_trials(plan, plan.models[0], store, Tuning(9)) == 2
     assert len(ran) == 2 and len(lines) == 2 and lines[1].startswith("[2/2]")
     more = tune(plan, plan.models[0], store, Tuning(3), lines.append)
     assert len(lines) == 3 and more.trials == 3 and more.value >= first.value
