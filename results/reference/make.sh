@@ -23,7 +23,7 @@ sets=(ml-100k)
 if [ -n "$movielens" ]; then
   sets+=(ml-posters)
   bench data stats ml-posters >/dev/null 2>&1 ||
-    bench data prepare movielens --raw "$movielens" --name ml-posters --encoder efficientnet
+    bench data prepare movielens --raw "$movielens" --name ml-posters --encoder efficientnet --set rule=disjoint
 fi
 if [ -n "$taobao" ]; then
   sets+=(taobao-fav)
