@@ -151,7 +151,7 @@ def embeddings(made: Embeddings, folder: Path, name: str) -> list[Path]:
         for panel, view in zip(panels, made.panels, strict=False):
             scatter(panel, view.flat, view.kinds, made.names)
             panel.set_title(
-                f"{view.name}\npurity {view.measured.purity:.3f}, chance {view.measured.chance:.3f}"
+                f"{fill(view.name, 30)}\npurity {view.measured.purity:.3f}, chance {view.measured.chance:.3f}"
             )
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=7,
