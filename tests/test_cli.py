@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench import cli, terminal
+from bench.contract import CHECKS
 from bench.data import library
 from bench.data.schema import Dataset, Interactions, ItemContent, Touched
 from bench.data.storage import save
@@ -306,7 +307,9 @@ def test_the_doctor_names_versions_extras_and_folders(place):
 
 def test_the_contract_tests_run_on_a_file_of_ones_own(tmp_path):
     done = call("test", str(EXAMPLE))
-    assert done.exit_code == 0 and done.stdout.count("newest-item") == 10 and "Error" not in done.stdout
+    assert (
+        done.exit_code == 0 and done.stdout.count("newest-item") == len(CHECKS) and "Error" not in done.stdout
+    )
     wrong = EXAMPLE.read_text(encoding="utf-8").replace("squeeze(2)", "squeeze(2).cumsum(1)")
     (tmp_path / "wrong.py").write_text(wrong, encoding="utf-8")
     done = call("test", str(tmp_path / "wrong.py"))

@@ -92,7 +92,11 @@ def _import(module: str) -> Any:
             setattr(np, name, kind)
     if not hasattr(sp.dok_matrix, "_update"):
         sp.dok_matrix._update = lambda matrix, cells: matrix._dict.update(cells)
-    return importlib.import_module(module)
+    slow = torch.is_anomaly_enabled()
+    try:
+        return importlib.import_module(module)
+    finally:  # its files switch on the search for anomalies, for the whole process: twice as slow
+        torch.autograd.set_detect_anomaly(slow)
 
 
 def seed_from_torch(seed: int | None = None) -> None:

@@ -133,6 +133,11 @@ def test_on_a_newer_python_the_message_says_why_it_cannot_be_installed(monkeypat
         catalog.found.cache_clear()
 
 
+def test_the_process_is_left_as_it_was() -> None:
+    subject("SASRec").build()
+    assert not torch.is_anomaly_enabled()  # switched on by a file of RecBole, it slows all that follows
+
+
 def test_numbers_that_yaml_takes_for_words_are_numbers() -> None:
     assert catalog.number(["1e-2", "0.5", "gelu"]) == [0.01, "0.5", "gelu"]
     config = select("recbole:SASRec")[0].load().Config()
