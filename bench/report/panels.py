@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
@@ -92,7 +93,7 @@ def log_scale(panel: Axes, low: float, high: float) -> None:
 def lines(
     panel: Axes, x: NDArray[np.int64], values: Mapping[str, Values], bottom: float | None = None
 ) -> None:
-    """Draw named lines, each name written at the right end of its line; set scales before.
+    """Draw named lines, each name at the right end of its line beside a sample of it; set scales before.
 
     Args:
         panel: where.
@@ -100,18 +101,29 @@ def lines(
         values: name -> (n,), NaN where there is none.
         bottom: lowest value of the y axis; None fits it to the lines.
     """
-    for number, (_, line) in enumerate(values.items()):
-        color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
-        style = {"linestyle": "--" if number >= len(COLORS) else "-", "markevery": -(-len(x) // 15)}
-        panel.plot(x, line, color=color, marker=marker, **style)  # type: ignore[arg-type]
+    styles: list[dict[str, Any]] = [
+        {
+            "color": COLORS[number % len(COLORS)],
+            "marker": MARKERS[number % len(MARKERS)],
+            "linestyle": "--" if number >= len(COLORS) else "-",
+        }
+        for number in range(len(values))
+    ]
+    for style, line in zip(styles, values.values(), strict=True):
+        panel.plot(x, line, markevery=-(-len(x) // 15), **style)
     panel.margins(y=0.08)
     panel.autoscale_view(scalex=panel.get_autoscalex_on())
     panel.set_ylim(bottom=bottom)
     ends = [line[np.isfinite(line)][-1] if np.isfinite(line).any() else np.nan for line in values.values()]
     heights = spread(_fractions(panel, np.array(ends)), gap=0.085)
-    for number, (name, height) in enumerate(zip(values, heights, strict=True)):
-        panel.text(1.03, height, name, transform=panel.transAxes, va="center", fontsize=7.5,
-                   color=COLORS[number % len(COLORS)])  # fmt: skip
+    for style, name, height in zip(styles, values, heights, strict=True):
+        sample = Line2D(
+            [1.03, 1.1], [height] * 2, transform=panel.transAxes, clip_on=False, markevery=[1], **style
+        )
+        panel.add_line(sample)
+        panel.text(
+            1.13, height, name, transform=panel.transAxes, va="center", fontsize=7.5, color=style["color"]
+        )
 
 
 def _fractions(panel: Axes, y: Values) -> Values:

@@ -13,9 +13,12 @@ import torch
 from bench.baselines import recbole_models as catalog
 from bench.config import build_options
 from bench.contract import CHECKS, Subject, events, training_batches
+from bench.contract_worlds import World, build
 from bench.errors import UserError
-from bench.example import example_batch, example_info
+from bench.example import example_batch, example_info, example_log
+from bench.interface import ItemContent
 from bench.registry import select
+from bench.training.loop import make_optimizer, train_step
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("recbole") is None, reason="recbole is not installed"
@@ -98,6 +101,33 @@ def test_attributes_of_items_reach_the_models_that_read_them() -> None:
     assert tables and all(float(table.grad.abs().sum()) > 0 for table in tables)
 
 
+WORKING = (
+    ()
+    if importlib.util.find_spec("recbole") is None
+    else tuple(sorted(set(catalog.found()) - set(catalog.NOT_SUPPORTED)))
+)
+
+
+@pytest.mark.parametrize("name", WORKING)
+def test_every_model_that_is_said_to_work_takes_a_step_and_scores(name: str) -> None:
+    items = 200
+    brand = (np.arange(items + 1) % 4).astype(np.int32)
+    content = ItemContent(items, attributes={"brand": brand})
+    world = World(example_log(), replace(example_info(), num_items=items, content=content))
+    model = build(subject(name, batch_size=4) if name == "DGCF" else subject(name), world)
+    for stage in model.stages():
+        optimizer = make_optimizer(model.train(), stage)
+        assert np.isfinite(train_step(model, next(world.batches(stage)), stage, optimizer)["loss"])
+    batch = world.test_batch()
+    with torch.no_grad():
+        scores = model.eval().score(batch, torch.arange(1, 13).expand(len(batch), -1))
+    assert scores.shape == (len(batch), 12)
+    if name == "NAIS":  # as the catalog says, of users with an event in training
+        scores = scores[torch.from_numpy(np.isin(batch.user.numpy(), world.events().user))]
+    assert len(scores) > 5 and torch.isfinite(scores).all()
+    assert name == "Pop" or float(scores.std()) > 0
+
+
 def test_the_catalog_imports_neither_recbole_nor_torch() -> None:
     code = (
         "import sys; from bench.registry import select; from bench.baselines import recbole_models as c;"
@@ -112,6 +142,7 @@ def test_every_model_is_listed_with_the_reason_where_it_does_not_work() -> None:
     rows = {name: outcome for name, _, outcome in catalog.listing()}
     assert rows["recbole:NARM"] == "works" and "faiss" in rows["recbole:NCL"]
     assert rows["recbole:FDSA"] == "works where items have attributes"
+    assert len(WORKING) == sum(outcome.startswith("works") for outcome in rows.values()) == 51
     assert set(catalog.NOT_SUPPORTED) < {name.partition(":")[2] for name in rows}
     with pytest.raises(UserError, match="NCL clusters with faiss"):
         select("recbole:NCL")

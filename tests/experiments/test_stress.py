@@ -129,7 +129,7 @@ def test_weights_are_kept_and_found_and_a_damaged_file_is_named(tmp_path: Path) 
     )  # from the store
     for stored in path.parent.glob("stress-*.npz"):
         stored.unlink()
-    with pytest.raises(UserError, match=r"weights.pt: weights that cannot be read .* trains the cell again"):
+    with pytest.raises(UserError, match=r"weights.safetensors: weights that cannot be read .*again"):
         stressed(record.cell, entry, task, store, "cpu", 64)
     path.unlink()
     (again,) = run_grid(plan, store, quiet=True)  # trained again, since its weights are gone
