@@ -1,6 +1,7 @@
 """The commands: parsing and printing only. What they call is imported when they run: help is instant."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +26,7 @@ from bench import (
 from bench.errors import UserError
 from bench.terminal import (
     Candidates,
+    DatasetName,
     Device,
     DryRun,
     Epochs,
@@ -38,7 +40,6 @@ from bench.terminal import (
     TaskName,
     TaskOption,
     TotalMinutes,
-    complete_datasets,
     complete_models,
     console,
     print_rows,
@@ -92,6 +93,11 @@ Models = Annotated[
     ),
 ]
 
+KeepModel = Annotated[bool, typer.Option("--keep-model", help="Keep the trained weights beside the records.")]
+Tuned = Annotated[
+    bool, typer.Option("--tuned", help="Take the best options that bench sweep found, where there are some.")
+]
+
 
 def main() -> None:
     """Run the command line: a user's mistake is one line and exit code 2, an interruption exit code 130."""
@@ -139,13 +145,7 @@ def options(
 
 @app.command()
 def run(
-    dataset: Annotated[
-        str,
-        typer.Option(
-            help="A prepared data set; ml-100k and synthetic need no download.",
-            autocompletion=complete_datasets,
-        ),
-    ],
+    dataset: DatasetName,
     models: Models = "all",
     task: TaskOption = TaskName.rank,
     seeds: Seeds = 3,
@@ -159,13 +159,8 @@ def run(
     results: Results = Path("results"),
     fresh: Fresh = False,
     dry_run: DryRun = False,
-    keep_model: Annotated[
-        bool, typer.Option("--keep-model", help="Keep the trained weights beside the records.")
-    ] = False,
-    tuned: Annotated[
-        bool,
-        typer.Option("--tuned", help="Take the best options that bench sweep found, where there are some."),
-    ] = False,
+    keep_model: KeepModel = False,
+    tuned: Tuned = False,
     as_json: Json = False,
 ) -> None:
     """Train and test models on a data set, print the table.
@@ -182,20 +177,13 @@ def run(
     from bench.experiments.presets import presets
     from bench.experiments.store import Store
     from bench.registry import select
-    from bench.report.tables import write_tables
 
+    settings = (set_ or []) + ["training.keep_model=true"] * keep_model
     plan = make_plan(
-        dataset,
-        select(models, task.value),
-        settings=[*(set_ or []), *(["training.keep_model=true"] if keep_model else [])],
-        task=task.value,
-        candidates=protocol,
-        seeds=seeds,
-        epochs=epochs,
-        max_minutes=max_minutes,
-        total_minutes=total_minutes,
-        device=device,
-    )
+        dataset, select(models, task.value), settings=settings, task=task.value, candidates=protocol,
+        seeds=seeds, epochs=epochs,
+        max_minutes=max_minutes, total_minutes=total_minutes, device=device,
+    )  # fmt: skip
     found = presets(results, open_plan(plan).dataset.name, plan.models) if tuned else {}
     plan = plan.with_presets({name: preset.options for name, preset in found.items()})
     jobs = jobs or default_jobs(plan.training.device)
@@ -205,6 +193,13 @@ def run(
         return
     records = run_grid(plan, Store(results), jobs=jobs, fresh=fresh)
     finished = replace(_table(records), tuned=tuple(preset.words() for preset in found.values()))
+    _finish(finished, records, results, as_json)
+
+
+def _finish(finished: "Table", records: "Sequence[Record]", results: Path, as_json: bool) -> None:
+    """Print the table of a run and write it; exit code 1 where a cell failed."""
+    from bench.report.tables import write_tables
+
     _show(finished, Format.json if as_json else Format.text)
     paths = write_tables(finished, results / "tables")
     print(f"written: {paths[0].with_suffix('')}.{{md,csv,tex,json}}", file=sys.stderr)

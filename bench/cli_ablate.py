@@ -8,6 +8,7 @@ import typer
 
 from bench.terminal import (
     Candidates,
+    DatasetName,
     Device,
     DryRun,
     Epochs,
@@ -31,9 +32,7 @@ if TYPE_CHECKING:
 
 def ablate(
     model: Annotated[str, typer.Argument(help="A model whose card declares variants, or path/to/model.py.")],
-    dataset: Annotated[
-        str, typer.Option(help="A prepared data set; ml-100k and synthetic need no download.")
-    ],
+    dataset: DatasetName,
     variants: Annotated[str | None, typer.Option(help="NAME,NAME; default: all that are declared.")] = None,
     task: TaskOption = TaskName.rank,
     seeds: Seeds = 3,
@@ -63,17 +62,10 @@ def ablate(
     from bench.report.ablation import compare
 
     plan = make_plan(
-        dataset,
-        members(model, variants),
-        settings=set_ or [],
-        task=task.value,
-        candidates=protocol,
-        seeds=seeds,
-        epochs=epochs,
-        max_minutes=max_minutes,
-        total_minutes=total_minutes,
-        device=device,
-    )
+        dataset, members(model, variants), settings=set_ or [], task=task.value, candidates=protocol,
+        seeds=seeds, epochs=epochs,
+        max_minutes=max_minutes, total_minutes=total_minutes, device=device,
+    )  # fmt: skip
     jobs = jobs or default_jobs(plan.training.device)
     if dry_run:
         work = find_work([plan], Store(results), jobs=jobs, fresh=fresh)

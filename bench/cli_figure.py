@@ -22,6 +22,12 @@ Out = Annotated[
 ]
 
 
+Color = Annotated[
+    str,
+    typer.Option(help="An attribute, cluster (generated data), or words of the titles: Comedy,Drama,Horror."),
+]
+
+
 @app.command()
 def diagnostics(
     run: Annotated[
@@ -51,12 +57,7 @@ def embeddings(
             help="Key of a cell run with --keep-model, or its folder's name, or a prefix; several are joined."
         ),
     ],
-    color: Annotated[
-        str,
-        typer.Option(
-            help="An attribute, cluster (generated data), or words of the titles: Comedy,Drama,Horror."
-        ),
-    ] = "cluster",
+    color: Color = "cluster",
     items: Annotated[int, typer.Option(min=50, help="Most items drawn.")] = 800,
     seeds: Annotated[int, typer.Option(min=1, help="Projections that the figures are measured over.")] = 20,
     results: Results = Path("results"),
@@ -69,7 +70,6 @@ def embeddings(
     from bench.experiments import embeddings as stages
     from bench.experiments.slices import task_of
     from bench.experiments.store import Store
-    from bench.registry import select
     from bench.report import embeddings as report
     from bench.report import figures
 
@@ -78,12 +78,7 @@ def embeddings(
     if len({record.cell.fingerprint for record in records}) > 1:
         raise UserError("--run: the cells are of several data sets; draw one at a time")
     kinds, names = stages.kinds_of(task.dataset, color)
-    views: dict[str, stages.View] = {}
-    for record in records:
-        (entry,) = select(record.cell.model)
-        for view in stages.views_of(record, entry, task, store):
-            prefix = f"{record.label}: " if len(records) > 1 else ""
-            views.setdefault(view.name if view.name.endswith("raw") else prefix + view.name, view)
+    views = stages.named_views(records, task, store)
     colored, panels = len(names) - 2, []
     with progress() as watch:
         for number, (name, view) in enumerate(views.items(), start=1):

@@ -1,7 +1,7 @@
 """`bench heatmap`: two options of a model against each other. Parsing and printing only."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +11,7 @@ import typer
 from bench.errors import UserError
 from bench.terminal import (
     Candidates,
+    DatasetName,
     Device,
     DryRun,
     Epochs,
@@ -28,6 +29,7 @@ from bench.terminal import (
 if TYPE_CHECKING:
     from bench.experiments.heatmap import Axes
     from bench.experiments.record import Record
+    from bench.registry import Entry
 
 
 class Part(StrEnum):
@@ -37,11 +39,12 @@ class Part(StrEnum):
     test = "test"
 
 
+PartOption = Annotated[Part, typer.Option(help="Users shown; who chooses by the map takes validation.")]
+
+
 def heatmap(
     model: Annotated[str, typer.Argument(help="A model, or path/to/model.py.")],
-    dataset: Annotated[
-        str, typer.Option(help="A prepared data set; ml-100k and synthetic need no download.")
-    ],
+    dataset: DatasetName,
     options: Annotated[
         list[str] | None, typer.Argument(help="Two options with their values: hidden_size=32,64,128.")
     ] = None,
@@ -49,9 +52,7 @@ def heatmap(
         str | None, typer.Option(help="A heat map of the paper; of m3bsr: behavior, modality, contrast.")
     ] = None,
     metric: Annotated[str, typer.Option(help="NDCG@K, HR@K or MRR.")] = "NDCG@10",
-    part: Annotated[
-        Part, typer.Option(help="Users shown; who chooses by the map takes validation.")
-    ] = Part.validation,
+    part: PartOption = Part.validation,
     seeds: Seeds = 1,
     protocol: Candidates = None,
     epochs: Epochs = None,
@@ -77,10 +78,7 @@ def heatmap(
     from bench.experiments.store import Store
     from bench.registry import select
 
-    chosen = select(model)
-    if len(chosen) != 1:
-        names = ", ".join(entry.card.name for entry in chosen)
-        raise UserError(f"{model}: a heat map is of one model; choose one of {names}")
+    chosen = [_one(model, select(model))]
     plan = make_plan(
         dataset, chosen, settings=set_ or [], candidates=protocol, seeds=seeds, epochs=epochs,
         max_minutes=max_minutes, total_minutes=total_minutes, device=device,
@@ -93,6 +91,14 @@ def heatmap(
         return
     cells = run_map(plan, axes, Store(results), jobs=jobs, fresh=fresh)
     _report(cells, axes, metric, part, results, as_json)
+
+
+def _one(model: str, chosen: "Sequence[Entry]") -> "Entry":
+    """Return the only model that was chosen."""
+    if len(chosen) != 1:
+        names = ", ".join(entry.card.name for entry in chosen)
+        raise UserError(f"{model}: a heat map is of one model; choose one of {names}")
+    return chosen[0]
 
 
 def _report(

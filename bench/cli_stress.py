@@ -9,6 +9,7 @@ import typer
 from bench.errors import UserError
 from bench.terminal import (
     Candidates,
+    DatasetName,
     Device,
     Epochs,
     Fresh,
@@ -28,15 +29,12 @@ if TYPE_CHECKING:
 
 
 def stress(
-    dataset: Annotated[
-        str, typer.Option(help="A prepared data set; ml-100k and synthetic need no download.")
-    ],
+    dataset: DatasetName,
     models: Annotated[
         str, typer.Option(help="Names, families and paths of .py files, joined by commas.")
     ] = "multimodal,m3bsr",
     retrain: Annotated[
-        bool,
-        typer.Option("--retrain", help="Train anew on permuted images and texts."),
+        bool, typer.Option("--retrain", help="Train anew on permuted images and texts.")
     ] = False,
     metric: Annotated[str, typer.Option(help="NDCG@K, HR@K or MRR.")] = "NDCG@10",
     seeds: Seeds = 3,
@@ -66,16 +64,10 @@ def stress(
     from bench.report.stress import build_stress
 
     plan = make_plan(
-        dataset,
-        select(models),
-        settings=[*(set_ or []), "training.keep_model=true"],
-        candidates=protocol,
-        seeds=seeds,
-        epochs=epochs,
-        max_minutes=max_minutes,
-        total_minutes=total_minutes,
-        device=device,
-    )
+        dataset, select(models), settings=[*(set_ or []), "training.keep_model=true"],
+        candidates=protocol, seeds=seeds, epochs=epochs,
+        max_minutes=max_minutes, total_minutes=total_minutes, device=device,
+    )  # fmt: skip
     jobs = jobs or default_jobs(plan.training.device)
     _check_metric(metric)
     with progress() as watch:

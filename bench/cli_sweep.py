@@ -1,7 +1,7 @@
 """`bench sweep`: tuning on validation. Parsing and printing only."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +11,7 @@ import typer
 from bench.errors import UserError
 from bench.terminal import (
     Candidates,
+    DatasetName,
     Device,
     DryRun,
     Epochs,
@@ -24,6 +25,7 @@ from bench.terminal import (
 
 if TYPE_CHECKING:
     from bench.experiments.sweep import Tuned
+    from bench.registry import Entry
 
 
 class SamplerName(StrEnum):
@@ -42,23 +44,27 @@ class PrunerName(StrEnum):
     none = "none"
 
 
+Trials = Annotated[
+    int, typer.Option(min=1, help="Trials of each model, earlier calls and other workers included.")
+]
+SharedMinutes = Annotated[
+    float | None, typer.Option(min=0.01, help="Minutes for all models together, shared evenly.")
+]
+Sampler = Annotated[SamplerName, typer.Option(help="How configurations are chosen.")]
+Pruner = Annotated[PrunerName, typer.Option(help="How hopeless trials end early.")]
+Storage = Annotated[
+    str, typer.Option(help="Optuna URL for workers side by side; default: SQLite under --results.")
+]
+
+
 def sweep(
     models: Annotated[str, typer.Argument(help="A model, a family, NAME,NAME, all, or path/to/model.py.")],
-    dataset: Annotated[
-        str, typer.Option(help="A prepared data set; ml-100k and synthetic need no download.")
-    ],
-    trials: Annotated[
-        int,
-        typer.Option(min=1, help="Trials of each model, earlier calls and other workers included."),
-    ] = 20,
-    total_minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="Minutes for all models together, shared evenly.")
-    ] = None,
-    sampler: Annotated[SamplerName, typer.Option(help="How configurations are chosen.")] = SamplerName.tpe,
-    pruner: Annotated[PrunerName, typer.Option(help="How hopeless trials end early.")] = PrunerName.median,
-    storage: Annotated[
-        str, typer.Option(help="Optuna URL for workers side by side; default: SQLite under --results.")
-    ] = "",
+    dataset: DatasetName,
+    trials: Trials = 20,
+    total_minutes: SharedMinutes = None,
+    sampler: Sampler = SamplerName.tpe,
+    pruner: Pruner = PrunerName.median,
+    storage: Storage = "",
     protocol: Candidates = None,
     epochs: Epochs = None,
     max_minutes: MaxMinutes = None,
@@ -70,9 +76,8 @@ def sweep(
 ) -> None:
     """Tune models on the validation part; the best configuration is for bench run --tuned.
 
-    The values tried stand in each model's card (bench models NAME); the default configuration is the first
-    trial. Test events are cut out before a trial begins. Trials are kept: the same command goes on, and
-    several at once share the trials.
+    The values tried stand in each model's card (bench models NAME), the default configuration first. Test
+    events are cut out before a trial begins. Trials are kept: the same command goes on, several share them.
 
     Example: bench sweep sasrec,m3bsr --dataset ml-100k --trials 20 --max-minutes 2
     """
@@ -80,19 +85,15 @@ def sweep(
     from bench.experiments.plan import make_plan
     from bench.experiments.store import Store
     from bench.registry import select
-    from bench.report import figures
 
-    chosen = [entry for entry in select(models) if entry.card.search]
-    if not chosen:
-        raise UserError(f"{models}: no card of these declares a search space (Card.search)")
+    chosen = _tunable(models, select(models))
     plan = make_plan(
         dataset, chosen, settings=set_ or [], candidates=protocol, seeds=1, epochs=epochs,
         max_minutes=max_minutes, device=device,
     )  # fmt: skip
     share = None if total_minutes is None else total_minutes / len(chosen)
     tuning = sweeps.Tuning(trials, sampler.value, pruner.value, storage, share)
-    limit = min([part for part in (share, max_minutes and max_minutes * trials) if part], default=None)
-    most = "no limit in time" if limit is None else f"at most {limit * len(chosen):g} minutes"
+    most = _most(share, max_minutes and max_minutes * trials, len(chosen))
     if dry_run:
         found = {e.card.name: sweeps.finished_trials(plan, e, Store(results), tuning) for e in chosen}
         _show_missing(found, trials, most)
@@ -100,16 +101,36 @@ def sweep(
     print(f"{len(chosen)} models, {trials} trials each, one at a time: {most}", file=sys.stderr)
     done = []
     for entry in chosen:
-        tuned = sweeps.tune(plan, entry, Store(results), tuning, _line(entry.card.label))
-        path = sweeps.write_preset(results, tuned)
-        print(f"written: {path}", file=sys.stderr)
-        pictures = sweeps.draw(tuned, lambda figure, name: figures.save(figure, results / "figures", name))
-        print("".join(f"written: {picture}\n" for picture in pictures), end="", file=sys.stderr)
-        done.append(tuned)
+        done.append(sweeps.tune(plan, entry, Store(results), tuning, _line(entry.card.label)))
+        _write(done[-1], results)
     if as_json:
         print_json([{k: v for k, v in vars(tuned).items() if k != "url"} for tuned in done])
-        return
-    _show(done)
+    else:
+        _show(done)
+
+
+def _tunable(models: str, entries: "Sequence[Entry]") -> "list[Entry]":
+    """Return the models whose cards declare a search space."""
+    if chosen := [entry for entry in entries if entry.card.search]:
+        return chosen
+    raise UserError(f"{models}: no card of these declares a search space (Card.search)")
+
+
+def _most(share: float | None, limit: float | None, models: int) -> str:
+    """Say how long some models may take: `share` or `limit` minutes each, whichever is less."""
+    least = min((part for part in (share, limit) if part), default=None)
+    return "no limit in time" if least is None else f"at most {least * models:g} minutes"
+
+
+def _write(tuned: "Tuned", results: Path) -> None:
+    """Write the preset and the pictures of a model that was tuned."""
+    from bench.experiments import sweep as sweeps
+    from bench.report import figures
+
+    path = sweeps.write_preset(results, tuned)
+    print(f"written: {path}", file=sys.stderr)
+    pictures = sweeps.draw(tuned, lambda figure, name: figures.save(figure, results / "figures", name))
+    print("".join(f"written: {picture}\n" for picture in pictures), end="", file=sys.stderr)
 
 
 def _show_missing(found: dict[str, int], trials: int, most: str) -> None:

@@ -46,6 +46,31 @@ def expanded(path: Path | None) -> Path | None:
     return None if path is None else path.expanduser()
 
 
+def complete_models(typed: str) -> list[str]:
+    """Return what a comma list of models can go on with."""
+    from bench.registry import FAMILIES, entries
+
+    before, comma, part = typed.rpartition(",")
+    names = ["all", *FAMILIES, *entries()]
+    return [f"{before}{comma}{name}" for name in names if name.startswith(part)]
+
+
+def complete_datasets(typed: str) -> list[str]:
+    """Return the data sets that are prepared or prepare themselves."""
+    from bench.data import library
+
+    alone = [name for name, card in library.readers().items() if not card.needs_raw]
+    return sorted(name for name in {*library.prepared(), *alone} if name.startswith(typed))
+
+
+DatasetName = Annotated[
+    str,
+    typer.Option(
+        "--dataset",
+        help="A prepared data set; ml-100k and synthetic need no download.",
+        autocompletion=complete_datasets,
+    ),
+]
 Results = Annotated[
     Path, typer.Option(envvar="BENCH_RESULTS", callback=expanded, help="Folder of records and tables.")
 ]
@@ -93,23 +118,6 @@ class _Speed(ProgressColumn):
         """Return the speed, steps per second."""
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:,.0f}/s")
-
-
-def complete_models(typed: str) -> list[str]:
-    """Return what a comma list of models can go on with."""
-    from bench.registry import FAMILIES, entries
-
-    before, comma, part = typed.rpartition(",")
-    names = ["all", *FAMILIES, *entries()]
-    return [f"{before}{comma}{name}" for name in names if name.startswith(part)]
-
-
-def complete_datasets(typed: str) -> list[str]:
-    """Return the data sets that are prepared or prepare themselves."""
-    from bench.data import library
-
-    alone = [name for name, card in library.readers().items() if not card.needs_raw]
-    return sorted(name for name in {*library.prepared(), *alone} if name.startswith(typed))
 
 
 @contextmanager

@@ -2,9 +2,9 @@ import codecs
 import dataclasses
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -68,8 +68,8 @@ def run_main(monkeypatch, *words: str):
 
 
 def fresh_python(code: str, *words: str) -> tuple[str, float]:
-    """Run code in a new interpreter; return its stdout and the seconds it took."""
-    begun = time.perf_counter()
+    """Run code in a new interpreter; return its stdout and the CPU seconds it took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-c", code, *words],
         capture_output=True,
@@ -77,7 +77,8 @@ def fresh_python(code: str, *words: str) -> tuple[str, float]:
         check=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    return done.stdout, time.perf_counter() - begun
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done.stdout, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 WATCHED = """

@@ -17,7 +17,7 @@ from bench.errors import UserError, hint
 from bench.experiments.kept import load_trained
 from bench.experiments.record import Record
 from bench.experiments.store import Store
-from bench.registry import Entry
+from bench.registry import Entry, select
 from bench.training.data import training_data
 from bench.training.device import pick
 
@@ -86,6 +86,21 @@ def views_of(record: Record, entry: Entry, task: Task, store: Store, batches: in
         seen = np.flatnonzero(counts[name])
         made.append(View(name, seen, (total[seen] / counts[name][seen][:, None]).astype(np.float32)))
     return made
+
+
+def named_views(records: Sequence[Record], task: Task, store: Store) -> dict[str, View]:
+    """Return the views of several trained models by name; raw inputs, the same for all, stand once.
+
+    Raises:
+        UserError: as `views_of`.
+    """
+    views: dict[str, View] = {}
+    for record in records:
+        (entry,) = select(record.cell.model)
+        for view in views_of(record, entry, task, store):
+            prefix = f"{record.label}: " if len(records) > 1 else ""
+            views.setdefault(view.name if view.name.endswith("raw") else prefix + view.name, view)
+    return views
 
 
 def kinds_of(dataset: Dataset, color: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:

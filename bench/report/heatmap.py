@@ -84,40 +84,51 @@ def build_map(
         UserError: no cell finished.
         ValueError: an unknown metric.
     """
-    gains: dict[tuple[int, int], NDArray[np.float64]] = {}
-    counts = []
-    for place, records in cells.items():
-        ranks = [
-            np.asarray(record.outcome.arrays[f"{part}_rank"]) for record in records if record.status == "done"
-        ]
-        if ranks:
-            gains[place] = np.mean([per_user(metric, one) for one in ranks], axis=0)
-            counts.append(len(ranks))
-    if not gains:
-        raise UserError("no cell of the heat map finished; the lines above say why")
-    if not len(next(iter(gains.values()))):
-        raise UserError(f"there is no {part} user; choose the other --part")
+    gains, fewest_seeds = _gains(cells, metric, part)
     shape = (len(values[1]), len(values[0]))
     means, errors = np.full(shape, np.nan), np.full(shape, np.nan)
-    for place, gain in gains.items():
-        means[place] = gain.mean()
-        errors[place] = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.nan
-    order = sorted(gains, key=lambda place: -means[place])
+    for cell, gain in gains.items():
+        means[cell] = gain.mean()
+        errors[cell] = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.nan
+    order = sorted(gains, key=lambda cell: -means[cell])
     usual = None
     if default[0] in values[0] and default[1] in values[1]:
         usual = (values[1].index(default[1]), values[0].index(default[0]))
     others = {"default": usual, "worst": order[-1]}
     tests = {
-        name: paired_test(gains[order[0]], gains[place])
-        for name, place in others.items()
-        if place is not None and place in gains and place != order[0]
+        name: paired_test(gains[order[0]], gains[cell])
+        for name, cell in others.items()
+        if cell is not None and cell in gains and cell != order[0]
     }
     first = next(record for records in cells.values() for record in records if record.status == "done")
     table = build([first])
     return HeatMap(
         first.cell.model, table.rows[0].named, table, metric, part, names, values, means, errors,
-        order[0], usual, tests, min(counts),
+        order[0], usual, tests, fewest_seeds,
     )  # fmt: skip
+
+
+def _gains(
+    cells: Mapping[tuple[int, int], Sequence[Record]], metric: str, part: str
+) -> tuple[dict[tuple[int, int], NDArray[np.float64]], int]:
+    """Return (U,) values per user of each finished cell, averaged over seeds, and the fewest seeds.
+
+    Raises:
+        UserError: no cell finished, or there are no users.
+    """
+    gains, counts = {}, []
+    for cell, records in cells.items():
+        ranks = [
+            np.asarray(record.outcome.arrays[f"{part}_rank"]) for record in records if record.status == "done"
+        ]
+        if ranks:
+            gains[cell] = np.mean([per_user(metric, one) for one in ranks], axis=0)
+            counts.append(len(ranks))
+    if not gains:
+        raise UserError("no cell of the heat map finished; the lines above say why")
+    if not len(next(iter(gains.values()))):
+        raise UserError(f"there is no {part} user; choose the other --part")
+    return gains, min(counts)
 
 
 def sentences(chart: HeatMap) -> list[str]:

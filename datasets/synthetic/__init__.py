@@ -183,14 +183,9 @@ def read(raw: Path | None, options: Options) -> RawData:
     hidden, _, _ = _factors(options, streams[3])
     items, features = _content(planted, hidden, options, streams[4:7])
     kind = planted.kind[real]
-    events = {
-        "user": np.repeat(np.arange(options.users), planted.lengths),
-        "item": chosen[real] + 1,
-        "behavior": np.where(kind == 1, "favor", "click"),
-        "timestamp": _timestamps(real, streams[2])[real],
-    }
+    users = np.repeat(np.arange(options.users), planted.lengths)
     return RawData(
-        events=pl.DataFrame(events),
+        events=_events(users, chosen[real] + 1, kind, _timestamps(real, streams[2])[real]),
         behaviors=("click", "favor"),
         mapping="generated: click and favor as drawn",
         items=items,
@@ -205,6 +200,12 @@ def read(raw: Path | None, options: Options) -> RawData:
             "cold": cold,
         },
     )
+
+
+def _events(users: Integers, items: Integers, kind: Integers, times: Integers) -> pl.DataFrame:
+    """Return the log of E events: users, items, kinds (1 is a favor) and seconds, each (E,)."""
+    behavior = np.where(kind == 1, "favor", "click")
+    return pl.DataFrame({"user": users, "item": items, "behavior": behavior, "timestamp": times})
 
 
 def behavior_weights(options: Options) -> Floats:

@@ -177,12 +177,16 @@ def write_content(
             "name": source.name,
             "hash": source.hash or hash_feature(path, mask, watch, modality),
             "dim": array.shape[1],
-            "coverage": float(mask[1:].mean()),
-            "lacking": int((~mask[1:]).sum()),
+            **_coverage(mask),
         }
     attributes = {name: _numbered(items[name]) for name in raw.attributes}
     numbers = {name: _valued(items[name]) for name in raw.numbers}
     return ItemContent(len(items), features, present, attributes, numbers), made, broken
+
+
+def _coverage(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return the share of items with a vector and the number without; mask (N + 1,), row 0 unused."""
+    return {"coverage": float(mask[1:].mean()), "lacking": int((~mask[1:]).sum())}
 
 
 def _require_vectors(
