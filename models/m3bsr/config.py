@@ -85,6 +85,15 @@ class Denoising:
 
 
 @dataclass(frozen=True)
+class ModalityDenoising(Denoising):
+    """CDMD-M (4.2.1)."""
+
+    cond: Literal["id", "context"] = "id"
+    """h_c of Eq. 9: the `id` stream (printed), or its context up to each event, by a Transformer layer of its
+    own (`context`, of the causal reading alone)."""
+
+
+@dataclass(frozen=True)
 class BehaviorDenoising(Denoising):
     """CDMD-B (4.2.2)."""
 
@@ -179,7 +188,7 @@ class M3BSRConfig:
     space: Literal["projected", "raw_standardized"] = "projected"
     """Where CDMD-M adds its noise (Eq. 6): behind the projection of Eq. 4, 5, or on raw features scaled to
     variance 1."""
-    cdmd_m: Denoising = field(default_factory=lambda: Denoising(reverse_steps=1))
+    cdmd_m: ModalityDenoising = field(default_factory=lambda: ModalityDenoising(reverse_steps=1))
     """Modality denoising, Eq. 6-10."""
     cdmd_b: BehaviorDenoising = field(default_factory=lambda: BehaviorDenoising(reverse_steps=1))
     """Behavior denoising, Eq. 11-13."""
@@ -231,6 +240,8 @@ class M3BSRConfig:
             raise ValueError("targets=last_only needs reading=prefix: choose m3bsr:prefix")
         if self.reading == "prefix" and self.meie.share == "every_event":
             raise ValueError("reading=prefix needs meie.share=click_to_favor or both: choose m3bsr:prefix")
+        if self.reading == "prefix" and self.cdmd_m.cond == "context":
+            raise ValueError("cdmd_m.cond=context needs reading=causal")
         if min(self.loss_weight_target, self.loss_weight_auxiliary) < 0 or not self.loss_weight_target:
             raise ValueError("expected loss_weight_target above 0 and loss_weight_auxiliary at 0 or more")
         for name in ("cdmd_m", "cdmd_b", "meie"):

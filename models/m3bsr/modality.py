@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.models.m3bsr.config import M3BSRConfig
+from bench.models.m3bsr.context import IdContext
 from bench.models.m3bsr.denoise import ConditionalDenoising
 from bench.models.m3bsr.replace import stage
 
@@ -26,6 +27,12 @@ class ModalityDenoising(nn.Module):
         self.blocks = nn.ModuleList(
             stage(groups, width, size, config.cdmd_m, salt, packed=config.packed)
             for salt, (groups, width) in enumerate(shapes)
+        )
+        asks = any(isinstance(block, ConditionalDenoising) for block in self.blocks)
+        self.context = (
+            IdContext(size, config.max_history, config.meie, config.packed)
+            if asks and config.cdmd_m.cond == "context"
+            else None
         )
 
     def forward(
@@ -62,11 +69,16 @@ class ModalityDenoising(nn.Module):
         ]
         return torch.cat(errors, 1) if errors else None
 
-    def _given(self, content: tuple[Tensor, ...], ids: Tensor, behavior: Tensor) -> list[tuple[Tensor, ...]]:
-        """Return stream, mask, condition and what each event may see of it: the ids of its own behavior, in
-        the causal reading up to itself.
+    def condition(self, ids: Tensor, behavior: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the condition, ids or their context (B, L, D), and what each event may see of it, (B, L, L):
+        that of its own behavior, in the causal reading up to itself.
         """
         mask = behavior > 0
-        same = (behavior[:, :, None] == behavior[:, None]) & mask[:, None]  # (B, L, L)
+        same = (behavior[:, :, None] == behavior[:, None]) & mask[:, None]
         same = same.tril() if self.causal else same
-        return [(part, mask, ids.expand(len(part), *ids.shape), same) for part in content]
+        return ids if self.context is None else self.context(ids, mask, same), same
+
+    def _given(self, content: tuple[Tensor, ...], ids: Tensor, behavior: Tensor) -> list[tuple[Tensor, ...]]:
+        """Return stream, mask, condition and what each event may see of it, of each part."""
+        condition, seen = self.condition(ids, behavior)
+        return [(part, behavior > 0, condition.expand(len(part), *ids.shape), seen) for part in content]

@@ -47,7 +47,7 @@ QUIET = {"image_noise": 0, "text_noise": 0, "accidental_clicks": 0, "behavior_pr
 NOISE = {"image_noise": 3, "text_noise": 3}
 TASTE = {"items": 1000, "events_per_user": 40, "drift": 0.5, "favor_share": 0.4}
 WORLDS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-    "noise": (NOISE, ("full", "no_cdmd_m", "mlp", "no_loss", "no_noise")),
+    "noise": (NOISE, ("full", "no_cdmd_m", "mlp", "no_loss", "no_noise", "context")),
     "brands": ({**NOISE, "brand_share": 0.9}, ("full", "no_cdmd_m", "mlp", "steps25", "no_loss")),
     "clicks": ({**TASTE, "accidental_clicks": 0.6}, ("full", "no_cdmd_b")),
     "taste": (TASTE, ("full", "no_cdmd_b")),
@@ -70,6 +70,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "steps25": {"cdmd_m.diffusion_steps": 25, "cdmd_m.reverse_steps": 5},
     "no_loss": {"cdmd_m.loss_weight": 0},
     "no_noise": {"cdmd_m.train_start": "mean"},
+    "context": {"cdmd_m.cond": "context"},  # of the causal reading alone
 }
 SHOWN = ("image", "text")
 
@@ -80,8 +81,8 @@ class Result:
 
     ndcg: Floats
     """(S,) of each test user."""
-    ids: dict[str, float]
-    """Modality -> R2 of what it shows, from the id stream: the condition of CDMD-M."""
+    condition: dict[str, float]
+    """Modality -> R2 of what it shows, from the condition of CDMD-M: the ids, or their context."""
     before: dict[str, float]
     """Modality -> R2 of the streams that enter CDMD-M."""
     after: dict[str, float]
@@ -131,10 +132,10 @@ def train(world: str, name: str, seed: int, epochs: int, reading: str) -> Result
     shown = diagnose(model, data.validation, device, 256)["diagnostics"]
     noise = shown.get("noise_error", {"rows": [], "values": []})
     errors = [e for kind, e in zip(noise["rows"], noise["values"], strict=True) if kind.startswith("CDMD-M")]
-    ids, before, after = probes(model, data.validation, np.load(folder / "truth.npz")["item_factors"])
+    condition, before, after = probes(model, data.validation, np.load(folder / "truth.npz")["item_factors"])
     return Result(
         ndcg=np.asarray(ndcg(ranks, 10), np.float64),
-        ids=ids,
+        condition=condition,
         before=before,
         after=after,
         gates=np.array(shown["gates"]["values"], np.float64),
@@ -144,8 +145,8 @@ def train(world: str, name: str, seed: int, epochs: int, reading: str) -> Result
 
 
 def probes(model: Any, part: Any, factors: NDArray[np.float32]) -> list[dict[str, float]]:
-    """Return modality -> R2 by the ids and by its stream before and after CDMD-M, over the events of the
-    validation histories.
+    """Return modality -> R2 by the condition and by its stream before and after CDMD-M, over the events of
+    the validation histories.
     """
     import torch
 
@@ -158,7 +159,9 @@ def probes(model: Any, part: Any, factors: NDArray[np.float32]) -> list[dict[str
             content = model.inputs.finished(model.inputs.content_streams(batch.history), batch.mask)
             done = model.denoised(batch, layout(batch, model.target_behavior)).modality
             items.append(batch.history[batch.mask])
-            streams.append(torch.cat([done[:1].expand(2, -1, -1, -1), content, done[1:]])[:, batch.mask])
+            condition, _ = model.cdmd_m.condition(done[0], batch.behavior)
+            shown = [condition.expand(2, -1, -1, -1), content, done[1:]]
+            streams.append(torch.cat(shown)[:, batch.mask])
     item, values = torch.cat(items).numpy(), torch.cat(streams, 1).double().numpy()
     goals = {m: factors[item][:, shown].astype(float) for m, shown in shown_factors(factors.shape[1]).items()}
     return [
@@ -212,11 +215,11 @@ def report(world: str, results: dict[str, list[Result]]) -> None:
 
 def probed(modality: str, runs: list[Result]) -> str:
     """Return R2 before and after CDMD-M, and of its condition."""
-    ids, before, after = (
-        [getattr(one, part)[modality] for one in runs] for part in ("ids", "before", "after")
+    condition, before, after = (
+        [getattr(one, part)[modality] for one in runs] for part in ("condition", "before", "after")
     )
     gaps = np.round(np.subtract(after, before), 3).tolist()
-    means = f"{np.mean(before):.3f} -> {np.mean(after):.3f}, by the ids {np.mean(ids):.3f}"
+    means = f"{np.mean(before):.3f} -> {np.mean(after):.3f}, by the condition {np.mean(condition):.3f}"
     return f"{modality} R2 {means} (gain by seed {gaps})"
 
 
@@ -234,7 +237,7 @@ def main() -> None:
         os.environ["OMP_NUM_THREADS"] = "1"
         with ProcessPoolExecutor(chosen.jobs, multiprocessing.get_context("spawn")) as pool:
             for world in chosen.worlds.split(","):
-                models = WORLDS[world][1]
+                models = [m for m in WORLDS[world][1] if chosen.reading == "causal" or m != "context"]
                 seeds = range(chosen.seeds)
                 rest = (chosen.epochs, chosen.reading)
                 runs = {m: [pool.submit(train, world, m, seed, *rest) for seed in seeds] for m in models}

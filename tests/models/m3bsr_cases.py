@@ -29,6 +29,7 @@ FORMS = {
     "networks": {"cdmd_m.replace": "mlp", "cdmd_b.replace": "mlp"},
     "raw": {"space": "raw_standardized"},
     "all_modalities": {"cdmd_b.cond": "all"},
+    "context": {"cdmd_m.cond": "context"},
     "tile": {"fusion": "tile", "head": "linear"},
     "noised": {"cdmd_m.infer_start": "noised"},
 }

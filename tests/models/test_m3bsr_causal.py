@@ -273,3 +273,27 @@ def test_options_that_the_reading_does_not_have_are_refused_in_one_line(options,
     with pytest.raises(UserError) as error:
         causal(options)
     assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_context_of_an_event_is_what_a_layer_says_of_the_ids_of_its_behavior_up_to_it():
+    model, data = causal({"cdmd_m.cond": "context"}).eval(), windows()
+    context, row = model.cdmd_m.context, 3
+    with torch.no_grad():
+        ids = model.inputs.id_stream(data.history, data.user)
+        condition, _ = model.cdmd_m.condition(ids, data.behavior)
+        for p in torch.nonzero(data.mask[row])[:, 0].tolist():
+            own = [q for q in range(p + 1) if data.behavior[row, q] == data.behavior[row, p]]
+            x = (ids[row, own] + context.positions[own])[None, None]  # (1, 1, n, D)
+            alone = context.layer(x, torch.ones(1, len(own), dtype=torch.bool), last_only=True)
+            expected = context.norm(alone)[0, 0, -1]
+            torch.testing.assert_close(condition[row, p], expected, atol=1e-5, rtol=0)
+
+
+def test_without_a_predictor_in_cdmd_m_there_is_no_context():
+    assert causal({"cdmd_m.cond": "context", "cdmd_m.replace": "mlp"}).cdmd_m.context is None
+    assert causal().cdmd_m.context is None
+
+
+def test_the_context_is_refused_where_events_see_what_follows():
+    with pytest.raises(UserError, match="cdmd_m.cond=context needs reading=causal"):
+        build({"cdmd_m.cond": "context"})
