@@ -112,6 +112,13 @@ def complete_datasets(typed: str) -> list[str]:
     return sorted(name for name in {*library.prepared(), *alone} if name.startswith(typed))
 
 
+def complete_readers(typed: str) -> list[str]:
+    """Return the data sets that can be prepared."""
+    from bench.data import library
+
+    return [name for name in library.readers() if name.startswith(typed)]
+
+
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
     """Give a progress callback (stage, done, total); it draws one bar per stage on stderr.
