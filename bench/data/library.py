@@ -113,21 +113,33 @@ def read_raw(
     Raises:
         UserError: no such reader or option, or files are missing.
     """
-    from bench.data.preparation.encoders import EncoderOptions
-    from bench.data.preparation.prepare import PrepareOptions
-
     source = find(reader) if isinstance(reader, str) else reader
     card = source.card
-    kinds = (source.load().Options, PrepareOptions, EncoderOptions)
-    options, filters, encoders = _split_options(kinds, card, overrides)
-    if on_bad_row != "error":
-        options = _skipping(options, card, on_bad_row)
-        encoders = replace(encoders, on_bad_row=on_bad_row)
+    options, filters, encoders = options_of(source, overrides, on_bad_row)
     if raw is None and card.needs_raw:
         raise UserError(_missing(source, overrides))
     if raw is not None and not raw.exists():
         raise UserError(f"--raw {raw}: nothing there; expected: {card.files}")
     return source.read(raw, options), options, filters, encoders
+
+
+def options_of(
+    source: Reader, overrides: Mapping[str, Any], on_bad_row: str = "error"
+) -> tuple[Any, Any, Any]:
+    """Return the options of a reader, of the filters and of the encoders; arguments as in `prepare_named`.
+
+    Raises:
+        UserError: the reader cannot be loaded, or there is no such option or value.
+    """
+    from bench.data.preparation.encoders import EncoderOptions
+    from bench.data.preparation.prepare import PrepareOptions
+
+    kinds = (source.load().Options, PrepareOptions, EncoderOptions)
+    options, filters, encoders = _split_options(kinds, source.card, overrides)
+    if on_bad_row != "error":
+        options = _skipping(options, source.card, on_bad_row)
+        encoders = replace(encoders, on_bad_row=on_bad_row)
+    return options, filters, encoders
 
 
 def simulators() -> dict[str, str]:

@@ -27,6 +27,10 @@ ROOM = "bench.datasets."
 BY_PATH = "bench_reader_at_"
 
 
+class ReaderError(UserError):
+    """A mistake in the code of a reader outside the project, with its file and line."""
+
+
 @dataclass(frozen=True)
 class Reader:
     """A data set's reader that can be chosen."""
@@ -83,7 +87,7 @@ class Reader:
         with self.blamed():
             given = module.read(raw, options)
         if not isinstance(given, RawData):
-            raise UserError(f"{self.path}: read returned {type(given).__name__}, expected RawData")
+            raise ReaderError(f"{self.path}: read returned {type(given).__name__}, expected RawData")
         return given
 
     @contextmanager
@@ -96,7 +100,7 @@ class Reader:
         except Exception as error:
             if self.module.startswith(ROOM) or (where := self._where(error)) is None:
                 raise
-            raise UserError(f"{self.path}: {where}{_words(error)}; --debug shows the traceback") from error
+            raise ReaderError(f"{self.path}: {where}{_words(error)}; --debug shows the traceback") from error
 
     def _where(self, error: Exception) -> str | None:
         """Return the reader's line that led to an error; None where it is none of the reader's.
