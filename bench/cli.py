@@ -21,6 +21,7 @@ from bench import (
     cli_new,
     cli_stress,
     cli_sweep,
+    cli_test,
     cli_time,
 )
 from bench.errors import UserError
@@ -60,7 +61,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_data.app, name="data")
 app.command()(cli_models.models)
-app.command()(cli_models.test)
+app.add_typer(cli_test.app, name="test")
 app.command()(cli_ablate.ablate)
 app.command()(cli_heatmap.heatmap)
 app.command()(cli_stress.stress)

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.errors import UserError, hint
-from bench.terminal import Json, Pairs, expanded, print_json, print_rows, progress
+from bench.cli_check import Place, check, folder_of
+from bench.errors import UserError
+from bench.terminal import Json, Pairs, complete_readers, expanded, print_json, print_rows, progress
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,18 +16,26 @@ app = typer.Typer(
     help="Data sets: list, prepare, check, stats, export, simulate.",
 )
 
-Place = Annotated[str, typer.Argument(metavar="DIR|NAME", help="A prepared folder, or a data set's name.")]
 COLUMNS = ("name", "prepared", "real", "title", "size", "licence", "published")
 
 
 @app.command("list")
 def list_(
-    name: Annotated[str | None, typer.Argument(help="Show all that is known of this one.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME|FILE.py]",
+            help="Show all that is known of this one.",
+            autocompletion=complete_readers,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the data sets, prepared or not, or show the card of one: source, terms, mapping, known faults.
 
     Example: bench data list taobao
+
+    A reader of your own: bench data list my_set.py
     """
     from bench.data import library
 
@@ -58,7 +67,8 @@ def _rows() -> list[dict[str, Any]]:
         metadata = read_metadata(prepared[name])
         variant = readers.get(metadata.get("reader", ""))
         row = {"name": name, "prepared": True, "real": not metadata.get("simulated", False)}
-        title = f"variant of {variant.name}" if variant else ""
+        own = metadata.get("reader_file", "")
+        title = f"variant of {variant.name}" if variant and not own else own and f"read by {own}"
         licence = variant.licence if variant else ""
         rows.append({**row, "title": title, "size": "", "licence": licence, "published": ""})
     return rows
@@ -67,17 +77,15 @@ def _rows() -> list[dict[str, Any]]:
 def _print_card(name: str, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from bench.data import library
+    from bench.data.sources import find
 
-    readers = library.readers()
-    if name not in readers:
-        raise UserError(f"{name}: no data set of this name can be prepared; {hint(name, readers)}")
-    card = asdict(readers[name])
+    card = asdict(find(name).card)
     if as_json:
         print_json(card)
         return
     print_rows(
-        (name, ""), [(key, _word(value)) for key, value in card.items() if value != "" and value != {}]
+        (card["name"], ""),
+        [(key, _word(value)) for key, value in card.items() if value != "" and value != {}],
     )
 
 
@@ -89,12 +97,20 @@ def _word(value: Any) -> str:
 
 @app.command()
 def prepare(
-    reader: Annotated[str, typer.Argument(metavar="NAME", help="A data set of `bench data list`.")],
+    reader: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE.py",
+            help="A data set of `bench data list`, or a file with a reader of your own.",
+            autocompletion=complete_readers,
+        ),
+    ],
     raw: Annotated[
         Path | None, typer.Option(callback=expanded, help="Folder of the publisher's files.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the result, for a variant beside the usual one.")
+        str | None,
+        typer.Option(help="Name of the result, for a variant beside the usual one; default: the card's."),
     ] = None,
     on_bad_row: Annotated[
         str, typer.Option(help="Malformed rows: `error` names them and stops, `skip` counts them.")
@@ -114,6 +130,8 @@ def prepare(
     Pictures and titles are encoded once and kept; an interrupted command goes on where it stopped.
 
     Example: bench data prepare table --raw my-logs --name mine --set behaviors=view,cart,buy
+
+    A reader of your own: bench data prepare my_set.py --raw my-logs
 
     Example: bench data prepare movielens --raw ml --name films --encoder efficientnet,tfidf-svd
 
@@ -140,63 +158,7 @@ def prepare(
     _print_statistics(folder, as_json)
 
 
-@app.command()
-def check(
-    name_or_path: Place,
-    reader: Annotated[
-        str | None, typer.Option(help="Check the raw files in DIR as those of this data set.")
-    ] = None,
-    set_: Pairs = None,
-) -> None:
-    """Look for faults in a prepared data set, or in raw files before they are prepared.
-
-    Prints one line per fault; exit code 2 where there are any. Content that most items lack is a warning.
-
-    Example: bench data check ml-100k
-
-    Example: bench data check downloads/taobao --reader taobao
-    """
-    faults = (
-        _raw_faults(reader, Path(name_or_path).expanduser(), set_ or [])
-        if reader
-        else _prepared_faults(name_or_path)
-    )
-    for fault in faults:
-        print(fault)
-    if any(not fault.startswith("warning") for fault in faults):
-        raise typer.Exit(2)
-    print(f"{name_or_path}: no fault found")
-
-
-def _prepared_faults(name_or_path: str) -> list[str]:
-    from bench.data.preparation.check_prepared import check_prepared
-    from bench.data.preparation.coverage import cautions
-    from bench.data.preparation.times import prepared_times
-
-    faults = []
-    for finding in check_prepared(_folder(name_or_path)):
-        row = "" if finding.row is None else f", row {finding.row}"
-        faults.append(f"{finding.file}{row}: expected {finding.rule}; found {finding.value}; {finding.fix}")
-    return faults or [*cautions(_folder(name_or_path)), *prepared_times(_folder(name_or_path))]
-
-
-def _raw_faults(reader: str, folder: Path, settings: list[str]) -> list[str]:
-    from bench.config import parse_settings
-    from bench.data import library
-    from bench.data.preparation.raw_check import check_raw_files
-
-    overrides = parse_settings([pair.removeprefix("data.") for pair in settings]).shared
-    try:
-        raw, *_ = library.read_raw(reader, folder, overrides, "skip")
-    except UserError as error:
-        if "--on-bad-row" not in str(error):
-            raise
-        raw, *_ = library.read_raw(reader, folder, overrides)
-    with progress() as watch:
-        tally, faults = check_raw_files(raw, watch)
-    left_out = "".join(f"; {count:,} {why}" for why, count in tally.dropped.items())
-    print(f"{folder}: {tally.rows:,} rows, {tally.events:,} events{left_out}")
-    return faults
+app.command()(check)
 
 
 @app.command()
@@ -238,7 +200,7 @@ def export(
 
     if form != "atomic":
         raise UserError(f"--format {form}: expected atomic")
-    dataset = load(_folder(name_or_path))
+    dataset = load(folder_of(name_or_path))
     for path in write_atomic(dataset, to):
         print(f"{path}: written")
     names = ",".join(dataset.behaviors)
@@ -272,26 +234,6 @@ def _draw(folder: Path, pictures: Path) -> None:
 
     for path in data_set(**vars(distributions(folder)), folder=pictures):
         print(path, file=sys.stderr)
-
-
-def _folder(name_or_path: str) -> Path:
-    """Return a folder given as such, or that of a prepared data set."""
-    from bench.data import library
-
-    folder = Path(name_or_path).expanduser()
-    if folder.is_dir() and not (folder / "dataset.json").is_file():
-        fix = f"raw files are checked by: bench data check {name_or_path} --reader NAME"
-        raise UserError(
-            f"{name_or_path}: no dataset.json there, so this is not a complete prepared data set; {fix}"
-        )
-    if folder.is_dir():
-        return folder
-    prepared = library.prepared()
-    if name_or_path not in prepared:
-        raise UserError(
-            f"{name_or_path}: no such folder or prepared data set; {hint(name_or_path, prepared)}"
-        )
-    return prepared[name_or_path]
 
 
 def _print_statistics(folder: Path, as_json: bool) -> None:

@@ -20,7 +20,8 @@ import bench
 MEASURE = ("bench.experiments.run",)
 """What trains and tests a cell: loop, batches, split, candidates, ranks, pairs."""
 NO_INFLUENCE = (
-    "bench", "bench.cards", "bench.code_hash", "bench.errors", "bench.files", "bench.registry",
+    "bench", "bench.cards", "bench.code_hash", "bench.errors", "bench.files", "bench.import_file",
+    "bench.registry",
     "bench.experiments.kept", "bench.experiments.record", "bench.experiments.store",
     "bench.training.checkpoint",
     "bench.training.watcher",
@@ -39,6 +40,19 @@ def code_hash(path: Path, model: str) -> str:
     files = closure([path, *(file for name in MEASURE for file in _project(name))], _home(path))
     digest = hashlib.sha256(model.encode())
     for name, file in sorted((_name(file, path), file) for file in files):
+        digest.update(f"\0{name}\0{statements(file)}".encode())
+    return digest.hexdigest()
+
+
+def reader_hash(path: Path) -> str:
+    """Return the SHA-256, hex, over the statements of a data set's reader and of all that it imports of the
+    project and of its own.
+
+    Args:
+        path: the reader's file; of a package its `__init__.py`.
+    """
+    digest = hashlib.sha256()
+    for name, file in sorted((_name(file, path), file) for file in closure([path], _home(path))):
         digest.update(f"\0{name}\0{statements(file)}".encode())
     return digest.hexdigest()
 
@@ -91,7 +105,7 @@ class _Bare(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802
         """Empty a card."""
-        if isinstance(node.func, ast.Name) and node.func.id == "Card":
+        if isinstance(node.func, ast.Name) and node.func.id in ("Card", "DatasetCard"):
             return ast.Call(node.func, [], [])
         return self.generic_visit(node)
 

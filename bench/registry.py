@@ -4,10 +4,7 @@ and `LIBRARY:NAME`, a model of another library.
 Cards are read from the source, so listing and choosing import no model and no torch; `Entry.load` does.
 """
 
-import hashlib
 import importlib
-import importlib.util
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
@@ -17,8 +14,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import bench
 from bench.cards import Card, Family, read_cards, source_of
-from bench.code_hash import code_hash, helpers
+from bench.code_hash import code_hash
 from bench.errors import UserError, hint
+from bench.import_file import import_file, module_name
 
 if TYPE_CHECKING:
     from bench.interface import Recommender
@@ -214,7 +212,7 @@ def _given(path: Path, known: dict[str, Entry]) -> list[Entry]:
     registered = [entry for entry in known.values() if entry.path.resolve() == path]
     if registered:
         return registered
-    models = list(_entries(path, BY_PATH + hashlib.sha256(str(path).encode()).hexdigest()[:16]))
+    models = list(_entries(path, module_name(BY_PATH, path)))
     if not models:
         raise UserError(f"{path}: holds no Card; write `CARD = Card(name=..., ...)` at its top level")
     for entry in models:
@@ -241,41 +239,8 @@ def _import(entry: Entry) -> ModuleType:
     try:
         if not entry.module.startswith(BY_PATH):
             return importlib.import_module(entry.module)
-        return sys.modules.get(entry.module) or _import_file(entry)
+        return import_file(entry.path, entry.module)
     except UserError:
         raise
     except Exception as error:  # whatever a user's file raises becomes one line that names the file
         raise UserError(f"{entry.path}: cannot be imported: {type(error).__name__}: {error}") from error
-
-
-def _import_file(entry: Entry) -> ModuleType:
-    """Import a file by path; its folder joins the import path, so that it finds helper modules beside it."""
-    spec = importlib.util.spec_from_file_location(entry.module, entry.path)
-    assert spec is not None and spec.loader is not None  # a .py file always has a loader
-    _refuse_foreign_helpers(entry.path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[entry.module] = module  # dataclasses and pickle look the module up by name
-    folder = str(entry.path.parent)
-    sys.path.insert(0, folder)
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[entry.module]
-        raise
-    finally:
-        sys.path.remove(folder)
-    if folder not in sys.path:
-        sys.path.append(folder)  # for imports inside functions
-    return module
-
-
-def _refuse_foreign_helpers(path: Path) -> None:
-    """Check that no helper module of a model is loaded already from another folder under the same name.
-
-    Raises:
-        UserError: one is; the model would silently run with the other's code.
-    """
-    for name, file in helpers(path).items():
-        loaded = getattr(sys.modules.get(name), "__file__", None)
-        if loaded and Path(loaded).resolve() != file.resolve():
-            raise UserError(f"{path}: imports '{name}' ({file}), but {loaded} is loaded under it; rename one")

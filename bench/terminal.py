@@ -63,6 +63,13 @@ def complete_datasets(typed: str) -> list[str]:
     return sorted(name for name in {*library.prepared(), *alone} if name.startswith(typed))
 
 
+def complete_readers(typed: str) -> list[str]:
+    """Return the data sets that can be prepared."""
+    from bench.data import library
+
+    return [name for name in library.readers() if name.startswith(typed)]
+
+
 DatasetName = Annotated[
     str,
     typer.Option(

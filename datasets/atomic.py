@@ -37,7 +37,7 @@ CARD = DatasetCard(
     dirt=(
         "Malformed lines are refused with file, row, value and fix, or left out and counted; blank ones are "
         "skipped. Repeated events are kept; of an item listed twice the first row counts where bad rows are "
-        "skipped."
+        "skipped. Times keep the unit of the file, seconds or milliseconds."
     ),
 )
 

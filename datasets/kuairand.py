@@ -42,7 +42,8 @@ CARD = DatasetCard(
         "A row is an exposure: rows whose chosen signals are all 0 are no events and are dropped. One row "
         "may give several behaviors, all at its time, the shallow one first. Likes are rare; "
         "behaviors=is_click=click,is_like|is_follow|is_forward=favor gives more targets. Repeated events "
-        "are kept. Randomly exposed videos (log_random) are left out: nobody's history led to them."
+        "are kept. Randomly exposed videos (log_random) are left out: nobody's history led to them. Times "
+        "are milliseconds since 1970."
     ),
 )
 

@@ -27,7 +27,8 @@ CARD = DatasetCard(
     size="1,407,580 visitors, 2,756,101 events: 2,664,312 views, 69,332 carts, 22,457 transactions",
     dirt=(
         "Events are not in time order (sorted later, file order breaks ties). Most visitors have one event. "
-        "Repeated events are kept. Some visitors seem to be programs or dealers; nothing marks them."
+        "Repeated events are kept. Some visitors seem to be programs or dealers; nothing marks them. Times "
+        "are milliseconds since 1970."
     ),
 )
 

@@ -24,6 +24,7 @@ REPORT = (
 )  # fmt: skip
 LIGHT = (
     "config.py", "registry.py", "cli.py", "cli_data.py", "cli_models.py", "terminal.py", "report/rows.py",
+    "cli_check.py", "cli_new.py", "cli_test.py", "import_file.py", "data/sources.py", "data/library.py",
     "report/notes.py", "report/tables.py", "evaluation/ctr.py",
     "evaluation/kinds/__init__.py", "evaluation/kinds/rank.py", "evaluation/kinds/ctr.py",
     "cli_ablate.py", "cli_audit.py", "cli_figure.py", "cli_stress.py",

@@ -1,33 +1,26 @@
-"""The data sets at hand: readers in the room `datasets/` or of entry points
-`m3bench.datasets`, prepared folders under `home()`.
+"""The data sets at hand: what `bench.data.sources` finds, and prepared folders under `home()`.
 
 Listing and finding import no reader: cards are read from the source.
 """
 
 import hashlib
-import importlib
 import json
 import os
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import bench
-from bench.cards import DatasetCard, read_cards, source_of
+from bench.cards import DatasetCard
 from bench.config import build_options, flatten, text_of
 from bench.data.protocol.shuffle import DROP, OPTION, shuffled, take_shuffle
 from bench.data.schema import Dataset
-from bench.data.storage import FORMAT, METADATA, load
+from bench.data.sources import NAME, Reader, find, import_module, registered
+from bench.data.storage import FORMAT, METADATA, load, read_metadata
 from bench.errors import UserError, hint
 from bench.files import require_writable
-
-GROUP = "m3bench.datasets"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def home() -> Path:
@@ -49,38 +42,7 @@ def readers() -> dict[str, DatasetCard]:
     Raises:
         UserError: a card cannot be read, or two have one name.
     """
-    return {name: card for name, (card, _) in _sources().items()}
-
-
-def _sources() -> dict[str, tuple[DatasetCard, str]]:
-    """Return name -> card and module."""
-    sources: dict[str, tuple[DatasetCard, str]] = {}
-    for module, path in _files():
-        try:
-            cards = read_cards(path, DatasetCard)
-        except (ValueError, TypeError, SyntaxError) as error:
-            fix = "arguments must be literals by keyword"
-            raise UserError(f"{path}: its card cannot be read: {error}; {fix}") from error
-        for card in cards:
-            if card.name in sources:
-                raise UserError(
-                    f"{path}: data set name '{card.name}' is taken by {sources[card.name][1]}; rename one"
-                )
-            sources[card.name] = (card, module)
-    return dict(sorted(sources.items()))
-
-
-def _files() -> Iterator[tuple[str, Path]]:
-    """Yield module and source file of the room `datasets/`, then of the entry points, each module once."""
-    rooms = [Path(root) / "datasets" for root in bench.__path__]
-    files = {}
-    for room in rooms:
-        for path in sorted([*room.glob("*.py"), *room.glob("*/*.py")]):
-            parts = path.relative_to(room).with_suffix("").parts
-            files[".".join(("bench.datasets", *(part for part in parts if part != "__init__")))] = path
-    for point in entry_points(group=GROUP):
-        files[point.module] = source_of(point)
-    yield from sorted(files.items())
+    return {name: reader.card for name, reader in registered().items()}
 
 
 def prepared() -> dict[str, Path]:
@@ -116,7 +78,7 @@ def prepare_named(
     """Read and prepare a data set, also where it is prepared already, and return its folder.
 
     Args:
-        reader: a name of `readers()`.
+        reader: a name of `readers()`, or the path of a Python file with a card and a `read`.
         raw: folder of the publisher's files; None where the reader needs none.
         name: of the result; None takes the reader's, with a digest of the overrides where there are any.
         overrides: option -> value, text or typed, of the reader's `Options`, `PrepareOptions` or
@@ -129,16 +91,19 @@ def prepare_named(
     """
     from bench.data.preparation.prepare import prepare
 
-    target = _target(reader, name, overrides, _sources())
+    source = find(reader)
+    target = _target(source, name, overrides)
     require_writable(target.parent, "data folder (BENCH_DATA)")
-    raw_data, options, filters, encoders = read_raw(reader, raw, overrides, on_bad_row)
-    recorded = {"name": reader, "options": flatten(options)}
+    raw_data, options, filters, encoders = read_raw(source, raw, overrides, on_bad_row)
+    recorded = {"name": source.card.name, "options": flatten(options), "code": source.code_hash()}
+    recorded |= {"file": str(source.path)} if source.by_path else {}
     asked = [name for name in ("image", "text") if name in overrides]  # with `none` it is not looked for
-    return prepare(raw_data, target.name, target, filters, encoders, recorded, watch, asked)
+    with source.blamed():
+        return prepare(raw_data, target.name, target, filters, encoders, recorded, watch, asked)
 
 
 def read_raw(
-    reader: str, raw: Path | None, overrides: Mapping[str, Any], on_bad_row: str = "error"
+    reader: str | Reader, raw: Path | None, overrides: Mapping[str, Any], on_bad_row: str = "error"
 ) -> tuple[Any, Any, Any, Any]:
     """Open a publisher's files; the arguments are those of `prepare_named`.
 
@@ -148,24 +113,33 @@ def read_raw(
     Raises:
         UserError: no such reader or option, or files are missing.
     """
+    source = find(reader) if isinstance(reader, str) else reader
+    card = source.card
+    options, filters, encoders = options_of(source, overrides, on_bad_row)
+    if raw is None and card.needs_raw:
+        raise UserError(_missing(source, overrides))
+    if raw is not None and not raw.exists():
+        raise UserError(f"--raw {raw}: nothing there; expected: {card.files}")
+    return source.read(raw, options), options, filters, encoders
+
+
+def options_of(
+    source: Reader, overrides: Mapping[str, Any], on_bad_row: str = "error"
+) -> tuple[Any, Any, Any]:
+    """Return the options of a reader, of the filters and of the encoders; arguments as in `prepare_named`.
+
+    Raises:
+        UserError: the reader cannot be loaded, or there is no such option or value.
+    """
     from bench.data.preparation.encoders import EncoderOptions
     from bench.data.preparation.prepare import PrepareOptions
 
-    sources = _sources()
-    if reader not in sources:
-        raise UserError(f"{reader}: no data set of this name can be prepared; {hint(reader, sources)}")
-    card, module_name = sources[reader]
-    module = _import(module_name)
-    kinds = (module.Options, PrepareOptions, EncoderOptions)
-    options, filters, encoders = _split_options(kinds, card, overrides)
+    kinds = (source.load().Options, PrepareOptions, EncoderOptions)
+    options, filters, encoders = _split_options(kinds, source.card, overrides)
     if on_bad_row != "error":
-        options = _skipping(options, card, on_bad_row)
+        options = _skipping(options, source.card, on_bad_row)
         encoders = replace(encoders, on_bad_row=on_bad_row)
-    if raw is None and card.needs_raw:
-        raise UserError(_missing(card, overrides))
-    if raw is not None and not raw.exists():
-        raise UserError(f"--raw {raw}: nothing there; expected: {card.files}")
-    return module.read(raw, options), options, filters, encoders
+    return options, filters, encoders
 
 
 def simulators() -> dict[str, str]:
@@ -192,7 +166,22 @@ def simulate(reader: str, out: Path, scale: float, seed: int, watch: Callable[[s
     known = simulators()
     if reader not in known:
         raise UserError(f"{reader}: no simulator of this name; {hint(reader, known)}")
-    _import(known[reader]).simulate(out, scale, seed, watch)
+    import_module(known[reader]).simulate(out, scale, seed, watch)
+
+
+def edited(folder: Path) -> list[str]:
+    """Return a warning where the reader that a folder was prepared by has changed since; none where that is
+    not known, as of a file that is gone.
+    """
+    metadata = read_metadata(folder)
+    try:
+        source = find(metadata.get("reader_file") or metadata.get("reader", ""))
+    except UserError:
+        return []
+    if metadata.get("reader_code", "") in ("", source.code_hash()):
+        return []
+    again = f"bench data prepare {source.spec} brings it up to date"
+    return [f"warning: {source.path}: the reader has changed since this was prepared; {again}"]
 
 
 def _skipping(options: Any, card: DatasetCard, on_bad_row: str) -> Any:
@@ -208,33 +197,24 @@ def _skipping(options: Any, card: DatasetCard, on_bad_row: str) -> Any:
     )
 
 
-def _target(reader: str, name: str | None, overrides: Mapping[str, Any], sources: Mapping[str, Any]) -> Path:
+def _target(source: Reader, name: str | None, overrides: Mapping[str, Any]) -> Path:
     """Return the folder to prepare into.
 
     Raises:
-        UserError: no such reader, or the name is no file name, or is that of another data set or of the usual
-            preparation.
+        UserError: the name is no file name, or is that of another data set or of the usual preparation.
     """
-    if reader not in sources:
-        raise UserError(f"{reader}: no data set of this name can be prepared; {hint(reader, sources)}")
+    usual = source.card.name
     if name is None:
-        return folder(reader, overrides)
+        return folder(usual, overrides)
     if not NAME.fullmatch(name):
         raise UserError(
             f"--name {name}: expected letters, digits, '.', '_' and '-', beginning with one of the former"
         )
-    if name in sources and (name != reader or overrides):
+    if (name in readers() or name == usual) and (name != usual or overrides):
         raise UserError(
             f"--name {name}: stands for data set '{name}' with its usual options; choose another name"
         )
     return home() / name
-
-
-def _import(module_name: str) -> ModuleType:
-    try:
-        return importlib.import_module(module_name)
-    except Exception as error:  # whatever a reader's file raises becomes one line that names it
-        raise UserError(f"{module_name}: cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def _split_options(
@@ -278,11 +258,16 @@ def resolve(name: str, overrides: Mapping[str, Any]) -> Path:
     path = folder(name, overrides)
     if NAME.fullmatch(name) and _complete(path):
         return path
-    cards, known = readers(), prepared()
+    if name.endswith(".py"):
+        source = find(name)
+        fix = f"prepare it by: bench data prepare {name} --raw DIR, then give its name, {source.card.name}"
+        raise UserError(f"{name}: a reader, expected the name of a prepared data set; {fix}")
+    sources, known = registered(), prepared()
+    cards = {one: source.card for one, source in sources.items()}
     if name in cards and not cards[name].needs_raw:
         return prepare_named(name, raw=None, name=None, overrides=overrides)
     if name in cards:
-        raise UserError(_missing(cards[name], overrides, known))
+        raise UserError(_missing(sources[name], overrides, known))
     if name in known:
         raise UserError(
             f"{name}: is prepared already, so data.{next(iter(overrides))} cannot change it; leave it out"
@@ -290,8 +275,9 @@ def resolve(name: str, overrides: Mapping[str, Any]) -> Path:
     raise UserError(f"{name}: no such data set; {hint(name, [*cards, *known])}")
 
 
-def _missing(card: DatasetCard, overrides: Mapping[str, Any], known: Mapping[str, Path] | None = None) -> str:
+def _missing(source: Reader, overrides: Mapping[str, Any], known: Mapping[str, Path] | None = None) -> str:
     """Say what a data set is, where it is published, and how to get it here."""
+    card = source.card
     changed = "".join(f" --set {key}={text_of(value)}" for key, value in overrides.items())
     variants = [name for name in known or {} if name.startswith(f"{card.name}-")]
     others = f" (prepared with other options: {', '.join(variants)})" if variants else ""
@@ -302,6 +288,6 @@ def _missing(card: DatasetCard, overrides: Mapping[str, Any], known: Mapping[str
     )
     return (
         f"{card.name}: not prepared here{others}; it is {card.title}, published at {card.published}; "
-        f"put into a folder DIR: {card.files}; then run: bench data prepare {card.name} --raw DIR{changed}"
+        f"put into a folder DIR: {card.files}; then run: bench data prepare {source.spec} --raw DIR{changed}"
         f"{simulated}"
     )

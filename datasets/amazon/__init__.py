@@ -50,7 +50,8 @@ CARD = DatasetCard(
     dirt=(
         "There is one raw behavior, so two are made of it; the click of a favor has the favor's own time and "
         "stands right before it: keep protocol drop_target_click at same_timestamp. Times of 2018 are whole "
-        "days (as known), so file order breaks many ties. Repeated reviews are kept. Books.json and its "
+        "days in seconds (as known), so file order breaks many ties; those of 2023 are milliseconds. "
+        "Repeated reviews are kept. Books.json and its "
         "subset Books_5.json hold the same reviews: only one may be there. A product listed twice counts by "
         "its first row. A title of 2018 that is a piece of a web page's script counts as unknown. The "
         "category is the second level of the publisher's list (category_level); of a shorter list the last "

@@ -58,7 +58,8 @@ CARD = DatasetCard(
     dirt=(
         "Missing or malformed values are refused with file, row, value and fix, or left out and counted; so "
         "are ids written as floats (161.0; those of a float column of a parquet file are taken where they "
-        "are whole) and times in another unit than most. Blank lines are skipped."
+        "are whole) and times in another unit than most. Blank lines are skipped. Times keep "
+        "the unit of the file, seconds or milliseconds; date-times become microseconds."
     ),
 )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import bench
-from bench.data import library
+from bench.data import library, sources
 from bench.data.preparation.check_prepared import check_prepared
 from bench.data.stats import statistics
 from bench.data.storage import load, read_metadata
@@ -101,14 +101,14 @@ def test_a_reader_of_another_package_comes_by_entry_point(tmp_path, monkeypatch)
     (tmp_path / "elsewhere.py").write_text(READER.replace("NAME", "foreign").replace("NEEDS_RAW", "False"))
     monkeypatch.syspath_prepend(tmp_path)
     point = EntryPoint("foreign", "elsewhere", "m3bench.datasets")
-    monkeypatch.setattr(library, "entry_points", lambda group: [point] if group == point.group else [])
+    monkeypatch.setattr(sources, "entry_points", lambda group: [point] if group == point.group else [])
     assert "foreign" in library.readers() and "elsewhere" not in sys.modules
     assert len(library.open_dataset("foreign", {}).interactions) == 12
 
 
 def test_an_entry_point_without_its_module_is_named(monkeypatch):
     point = EntryPoint("gone", "no_such_module_here", "m3bench.datasets")
-    monkeypatch.setattr(library, "entry_points", lambda group: [point])
+    monkeypatch.setattr(sources, "entry_points", lambda group: [point])
     with pytest.raises(UserError, match="entry point gone = no_such_module_here: no such module"):
         library.readers()
 

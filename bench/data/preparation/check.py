@@ -32,7 +32,7 @@ def check_raw(raw: RawData) -> None:
     ids = None  # of a stream it is not known yet
     if isinstance(raw.events, pl.DataFrame):
         ids = raw.events.schema.get("item")
-        _check_columns(raw.events, "events", ("user", "item", "behavior", "timestamp"))
+        check_columns(raw.events, "events", ("user", "item", "behavior", "timestamp"))
         if raw.events.is_empty():
             fix = "see that the raw files are not empty"
             raise UserError(f"events: no row at all; expected one row per event; {fix}")
@@ -44,7 +44,7 @@ def check_raw(raw: RawData) -> None:
         raise UserError(f"attributes {', '.join(named)}: there is no item table to hold them; add one")
     for modality, features in raw.features.items():
         if isinstance(features, RawFeatures):
-            _check_features(features, modality, ids)
+            check_features(features, modality, ids)
 
 
 def check_events(events: pl.DataFrame, behaviors: tuple[str, ...]) -> None:
@@ -54,9 +54,9 @@ def check_events(events: pl.DataFrame, behaviors: tuple[str, ...]) -> None:
         UserError: an id that is missing or negative, an unknown behavior, a timestamp that is none.
     """
     for column in ("user", "item"):
-        _check_ids(events[column], "events", column)
-    _check_mapped(events["behavior"], behaviors)
-    _check_timestamps(events["timestamp"])
+        check_ids(events[column], "events", column)
+    check_mapped(events["behavior"], behaviors)
+    check_timestamps(events["timestamp"])
 
 
 def _check_behaviors(behaviors: tuple[str, ...]) -> None:
@@ -66,13 +66,15 @@ def _check_behaviors(behaviors: tuple[str, ...]) -> None:
         )
 
 
-def _check_columns(frame: pl.DataFrame, table: str, wanted: Iterable[str]) -> None:
+def check_columns(frame: pl.DataFrame, table: str, wanted: Iterable[str]) -> None:
+    """Raise a UserError for the first of some columns that a table lacks."""
     for column in wanted:
         if column not in frame.columns:
             raise UserError(f"{table}: no column '{column}'; {hint(column, frame.columns)}; rename or add it")
 
 
-def _check_ids(column: pl.Series, table: str, name: str) -> None:
+def check_ids(column: pl.Series, table: str, name: str) -> None:
+    """Raise a UserError for ids of another type, or for the first that is missing or negative."""
     if not (column.dtype == pl.String or column.dtype.is_integer()):
         fix = "read ids as text or whole numbers, never as numbers with a point"
         raise UserError(f"{table}: column '{name}' has type {column.dtype}; {fix}")
@@ -93,7 +95,8 @@ def _refuse(wrong: pl.Series, column: pl.Series, where: str, expected: str, fix:
         raise UserError(f"{table}, row {row + 1}: {name} is {column[row]!r}, expected {expected}; {fix}")
 
 
-def _check_mapped(column: pl.Series, behaviors: tuple[str, ...]) -> None:
+def check_mapped(column: pl.Series, behaviors: tuple[str, ...]) -> None:
+    """Raise a UserError for the first row whose behavior is none of those declared, nor `TOUCHED`."""
     _refuse(
         column.is_null(), column, "events: behavior", "one of " + ", ".join(behaviors), "drop or map the row"
     )
@@ -114,7 +117,8 @@ def _check_target(column: pl.Series, behaviors: tuple[str, ...]) -> None:
         )
 
 
-def _check_timestamps(column: pl.Series) -> None:
+def check_timestamps(column: pl.Series) -> None:
+    """Raise a UserError for times that are no whole numbers, or for the first that is no time."""
     if not column.dtype.is_integer():
         fix = "turn times into whole numbers (seconds or milliseconds) in the reader"
         raise UserError(f"events: column 'timestamp' has type {column.dtype}; {fix}")
@@ -139,8 +143,8 @@ def check_items(
     Raises:
         UserError: a column is missing or of the wrong type, an id is none or stands there twice.
     """
-    _check_columns(items, "items", ("item", *attributes, *numbers))
-    _check_ids(items["item"], "items", "item")
+    check_columns(items, "items", ("item", *attributes, *numbers))
+    check_ids(items["item"], "items", "item")
     if ids is not None and (items["item"].dtype == pl.String) != (ids == pl.String):
         raise UserError(
             f"items: column 'item' has type {items['item'].dtype}, in events {ids}; make them the same"
@@ -174,7 +178,8 @@ def check_items(
         _refuse(~finite, column, f"items: {name}", "a finite number or nothing", "leave it empty")
 
 
-def _check_features(features: RawFeatures, modality: str, ids: pl.DataType | None) -> None:
+def check_features(features: RawFeatures, modality: str, ids: pl.DataType | None) -> None:
+    """Raise a UserError for vectors of another form, that do not fit their items, or that are not finite."""
     vectors, where = features.vectors, f"{modality} features"
     if vectors.ndim != 2 or not vectors.shape[1] or not np.issubdtype(vectors.dtype, np.floating):
         given = f"shape {vectors.shape}, {vectors.dtype}"
@@ -183,7 +188,7 @@ def _check_features(features: RawFeatures, modality: str, ids: pl.DataType | Non
         fix = "give one row for each item of the list, in its order"
         raise UserError(f"{where}: {len(vectors)} vectors for {len(features.items)} items; {fix}")
     items = pl.Series("item", features.items, dtype=None if features.items else ids)
-    _check_ids(items, where, "item")
+    check_ids(items, where, "item")
     if ids is not None and (items.dtype == pl.String) != (ids == pl.String):
         raise UserError(f"{where}: item ids have type {items.dtype}, in events {ids}; make them the same")
     _refuse(~items.is_first_distinct(), items, f"{where}: item", "each item once", "remove the second row")

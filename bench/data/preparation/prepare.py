@@ -126,7 +126,8 @@ def prepare(
             reading of a long log has finished.
         options: filters.
         encoders: how titles and pictures become vectors.
-        reader: `name` and `options` of the reader, recorded.
+        reader: `name` and `options` of the reader, the hash of its `code`, and its `file` where it was given
+            by path; recorded. Unfinished work of another code is begun again.
         watch: progress callback (stage, done, total).
         asked: modalities that must not be missing: those whose encoder the user has named.
 
@@ -146,6 +147,8 @@ def prepare(
         recorded = {
             "reader": reader.get("name", ""),
             "reader_options": dict(reader.get("options", {})),
+            "reader_code": reader.get("code", ""),
+            "reader_file": reader.get("file", ""),
             "prepare_options": asdict(options),
             "encoder_options": asdict(encoders),
         }
