@@ -95,16 +95,26 @@ def _word(value: Any) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
+ReaderArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME|FILE.py",
+        help="A data set of `bench data list`, or a file with a reader of your own.",
+        autocompletion=complete_readers,
+    ),
+]
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        help="Of pictures: efficientnet; of titles: tfidf-svd; of both: a model of open_clip, with its "
+        "weights in --set clip_weights=FILE. A comma joins two. --set image=none, text=none: none."
+    ),
+]
+
+
 @app.command()
 def prepare(
-    reader: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME|FILE.py",
-            help="A data set of `bench data list`, or a file with a reader of your own.",
-            autocompletion=complete_readers,
-        ),
-    ],
+    reader: ReaderArgument,
     raw: Annotated[
         Path | None, typer.Option(callback=expanded, help="Folder of the publisher's files.")
     ] = None,
@@ -115,13 +125,7 @@ def prepare(
     on_bad_row: Annotated[
         str, typer.Option(help="Malformed rows: `error` names them and stops, `skip` counts them.")
     ] = "error",
-    encoder: Annotated[
-        str | None,
-        typer.Option(
-            help="Of pictures: efficientnet; of titles: tfidf-svd; of both: a model of open_clip, with its "
-            "weights in --set clip_weights=FILE. A comma joins two. --set image=none, text=none: none."
-        ),
-    ] = None,
+    encoder: Encoder = None,
     set_: Pairs = None,
     as_json: Json = False,
 ) -> None:

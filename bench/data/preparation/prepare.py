@@ -154,11 +154,16 @@ def prepare(
         }
         made = describe_items(raw, items, encoders, asked, partial, folder.parent / CACHE, watch)
         finish(partial, name, raw.behaviors, {**_origin(raw, tally), **recorded, **made})
-        shutil.rmtree(work)
-        with suppress(OSError):  # another data set's unfinished work lies beside it
-            work.parent.rmdir()
-            work.parent.parent.rmdir()
+        _clear(work)
     return folder
+
+
+def _clear(work: Path) -> None:
+    """Remove finished work, and its parents where no other data set's unfinished work lies in them."""
+    shutil.rmtree(work)
+    with suppress(OSError):
+        work.parent.rmdir()
+        work.parent.parent.rmdir()
 
 
 def _work_folder(raw: RawData, folder: Path, partial: Path, reader: Mapping[str, Any]) -> Path:
