@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from markdown_tables import code, options_table, plain, table
 
 from bench.config import build_options, flatten, option_names
+from bench.errors import UserError
 from bench.registry import Entry, catalog, entries, variants
 
 TITLES = {
@@ -61,8 +62,7 @@ def pages() -> Iterator[tuple[str, str]]:
     )
     for family, members in families.items():
         yield f"models/{family}.md", f"# {TITLES[family]}\n\n" + "\n".join(map(_card, members))
-    rows = ((code(f"recbole:{name}"), kind, plain(outcome)) for name, kind, outcome in _library())
-    yield "models/recbole.md", RECBOLE + table(("Model", "Kind", "Outcome"), rows)
+    yield "models/recbole.md", RECBOLE + _library()
 
 
 def _overview(family: str, members: list[Entry]) -> str:
@@ -132,7 +132,12 @@ def _variant(entry: Entry) -> tuple[str, str, str]:
     return code(entry.card.name), plain(entry.card.label), code(changed)
 
 
-def _library() -> list[tuple[str, str, str]]:
-    """Return name, kind and outcome of RecBole's models."""
-    rows = catalog("recbole").listing()
-    return [(name.removeprefix("recbole:"), kind, outcome) for name, kind, outcome in rows]
+def _library() -> str:
+    """Return the table of RecBole's models, or why there is none."""
+    try:
+        rows = catalog("recbole").listing()
+    except UserError as error:
+        return f"There is no list here: {plain(error)}.\n"
+    return table(
+        ("Model", "Kind", "Outcome"), [(code(name), kind, plain(outcome)) for name, kind, outcome in rows]
+    )
