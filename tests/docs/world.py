@@ -44,7 +44,8 @@ def build(folder: Path) -> None:
         shutil.copy(FILES / f"{name}.py", path)
     cells = Path("results") / "reference" / "cells"
     shutil.copytree(ROOT / cells, folder / cells)  # a copy: tables and pictures are written beside them
-    library.prepare_named("movielens", raw=folder / "ml-latest-small", name="films", overrides={})
+    pictures = {"image": "efficientnet"} if can_encode_pictures() else {}
+    library.prepare_named("movielens", raw=folder / "ml-latest-small", name="films", overrides=pictures)
     library.prepare_named(
         "table", raw=folder / "my-logs", name="mine", overrides={"behaviors": "view,cart,buy"}
     )
