@@ -110,7 +110,7 @@ def test_run_prints_writes_and_stores_a_table(place):
     assert written == [f"table_small_uniform99.{ending}" for ending in ("csv", "json", "md", "tex")]
 
 
-def test_the_example_of_the_readme_learns_and_beats_the_chance_level(place):
+def test_the_smallest_example_of_the_docs_learns_and_beats_the_chance_level(place):
     done = call(
         "run", "--models", str(EXAMPLE), "--dataset", "small", "--set", "newest-item.hidden_size=64", "--json"
     )
@@ -120,8 +120,12 @@ def test_the_example_of_the_readme_learns_and_beats_the_chance_level(place):
     assert row["metrics"]["HR@10"]["mean"] > 3 * found["chance"]["HR@10"]
 
 
-def test_the_example_of_the_readme_is_the_tested_file():
-    assert EXAMPLE.read_text() in (ROOT / "README.md").read_text()
+def test_the_examples_of_the_docs_are_the_tested_files():
+    models = (ROOT / "docs" / "extending-models.md").read_text(encoding="utf-8")
+    data_sets = (ROOT / "docs" / "extending-data-sets.md").read_text(encoding="utf-8")
+    files = {"newest_item": models, "fpmc": models, "tiny_shop": data_sets}
+    for name, page in files.items():
+        assert (ROOT / "tests" / "files" / f"{name}.py").read_text(encoding="utf-8") in page
 
 
 def test_a_finished_table_is_printed_without_torch_and_without_running_again(place, monkeypatch):

@@ -36,14 +36,15 @@ def test_every_folder_of_the_harness_and_every_model_package_has_an_init_file():
     assert [path for path in inner if not (ROOT / path / "__init__.py").is_file()] == []
 
 
-def test_every_core_dependency_has_a_tried_version():
+def test_every_dependency_of_the_core_and_the_docs_has_a_tried_version():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {
         line.split("==")[0].split("<")[0].strip().lower()
         for line in lines
         if line and not line.startswith("#")
     }
-    names = [entry.split(">")[0].strip().lower() for entry in PROJECT["project"]["dependencies"]]
+    wanted = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["docs"]]
+    names = [entry.split(">")[0].strip().lower() for entry in wanted]
     assert set(names) - pinned == set()
 
 

@@ -1,4 +1,4 @@
-"""The example of the README: a model in one file."""
+"""The smallest example of the docs: a model in one file."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ CARD = Card(
     label="NewestItem",
     model="NewestItem",
     family="sequential",
-    paper="none: the example of the README",
+    paper="none: an example of the docs",
     year=2025,
     inputs="item ids of all behaviors; view `causal`",
 )
