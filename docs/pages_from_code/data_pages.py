@@ -1,6 +1,5 @@
 """The cards of the data sets, from the readers."""
 
-import importlib
 from collections.abc import Iterator
 
 from markdown_tables import options_table, plain, table
@@ -10,6 +9,7 @@ from bench.config import build_options, flatten, option_names
 from bench.data import library
 from bench.data.preparation.encoders import EncoderOptions
 from bench.data.preparation.prepare import PrepareOptions
+from bench.data.sources import find
 
 INTRODUCTION = """\
 # Data-set cards
@@ -60,7 +60,7 @@ def _card(card: DatasetCard) -> str:
         figures = [(plain(name), f"{value:,}") for name, value in card.paper.items()]
         parts.append("Table 1 of the M3BSR paper says of it:\n")
         parts.append(table(("Figure", "Value"), figures))
-    module = importlib.import_module(library._sources()[card.name][1])
+    module = find(card.name).load()
     names = set(flatten(module.Options()))
     changed = {name: value for name, value in card.options.items() if name in names}
     values = flatten(build_options(module.Options, changed, f"data set {card.name}"))
