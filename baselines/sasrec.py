@@ -218,17 +218,18 @@ class SASRec(Recommender):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss over all labelled positions of the batch."""
         assert batch.labels is not None and batch.label_behavior is not None
-        target = batch.label_behavior == len(self.info.behaviors)
+        hidden = self.hidden(batch.history)  # (B, L, D)
+        labels = batch.labels[:, -hidden.shape[1] :]  # the events that are read
+        target = batch.label_behavior[:, -hidden.shape[1] :] == len(self.info.behaviors)
         weights = torch.where(target, self.config.loss_weight_target, self.config.loss_weight_auxiliary)
-        hidden = self.hidden(batch.history)
         if self.config.loss == "ce_sampled":
-            labels, weights = batch.labels, weights * (batch.labels > 0)
+            weights = weights * (labels > 0)
             negatives = self.draw(batch.user, 3000)  # (B, S)
             value = sampled_cross_entropy(hidden, self.items.weight, labels, negatives, weights)
         else:
-            row, column = torch.nonzero(batch.labels, as_tuple=True)  # n labelled positions
+            row, column = torch.nonzero(labels, as_tuple=True)  # n labelled positions
             value = self.row_loss(
-                hidden[row, column], batch.labels[row, column], batch.user[row], weights[row, column]
+                hidden[row, column], labels[row, column], batch.user[row], weights[row, column]
             )
         if self.config.loss_weight_embedding:
             value = value + self.config.loss_weight_embedding * self.items.weight.square().sum()

@@ -57,6 +57,16 @@ def test_events_beyond_max_history_are_not_read() -> None:
     assert torch.equal(model.hidden(HISTORY), model.hidden(HISTORY[:, -3:]))
 
 
+@pytest.mark.parametrize("loss", ["ce", "ce_sampled"])
+def test_the_loss_of_a_batch_wider_than_max_history_is_that_of_its_newest_part(loss: str) -> None:
+    model, narrow = build(max_history=3, loss=loss), batch(HISTORY[:, -3:])
+    narrow.labels, narrow.label_behavior = LABELS[:, -3:], BEHAVIOR[:, -3:]
+    torch.manual_seed(1)
+    wide = model.loss(batch())["loss"]
+    torch.manual_seed(1)
+    assert torch.equal(wide, model.loss(narrow)["loss"])
+
+
 def test_padding_gets_no_attention_and_padding_alone_is_finite() -> None:
     model = build()
     hidden = model.hidden(HISTORY[:1])[:, -1].detach()
