@@ -20,7 +20,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bench.baselines.recbole_models.adapter import seed_from_torch
 from bench.config import build_options
 from bench.data.protocol.task import Task
 from bench.evaluation.metrics import ndcg
@@ -48,6 +49,8 @@ class Side:
 
     name: str
     options: dict[str, Any]
+    feed: "Side | None" = None
+    """RecBole's BERT4Rec, whose histories and masks our model is trained on."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,12 @@ class Pair:
     recbole: Side
     targets: int
     """Target visits after which both stop."""
+
+    @property
+    def sides(self) -> dict[str, Side]:
+        """Our model on its own batches, for BERT4Rec also on RecBole's, and RecBole's model."""
+        fed = {"fed": replace(self.ours, feed=self.recbole)} if self.ours.name == "bert4rec" else {}
+        return {"ours": self.ours, **fed, "recbole": self.recbole}
 
 
 BERT_BLOCK = {"block": "bert", "loss": "ce", "num_heads": 2, "dropout": 0.5, "batch_size": 7}
@@ -113,17 +122,36 @@ class Visits:
         self.seen += self.masked if self.cloze else plain
 
 
+def with_masks_of_recbole(adapter: Any, batch: Batch) -> Batch:
+    """Return a batch of histories as RecBole masks them, padded on the left, with its labels."""
+    seed_from_torch()
+    asked = adapter.row(batch)
+    changed = adapter.change(adapter.log, adapter.of(**asked, item_id=batch.target))
+    history = changed["Mask_item_id_list"]  # (B, L), padded on the right
+    labels = torch.zeros_like(history).scatter_(1, changed["MASK_INDEX"], changed["Pos_item_id"])
+    labels[:, 0] = 0  # the index that fills RecBole's list of masked positions
+    length = history.shape[1]
+    order = (torch.arange(length) - length + asked["item_length"][:, None]) % length  # padding first
+    history, labels, zeros = history.gather(1, order), labels.gather(1, order), torch.zeros_like(history)
+    return Batch(batch.user, history, zeros, zeros, labels=labels, label_behavior=(labels > 0).long())
+
+
 def train(side: Side, targets: int, seed: int, task: Task) -> dict[str, Any]:
     """Return ranks of the test users, CPU seconds of training, target visits and steps."""
     data = training_data(task)
-    model = build(side, data, seed)
+    model, feed = build(side, data, seed), None
     (stage,) = model.stages()
-    batches, optimizer, visits = data.batches(stage.view, seed), make_optimizer(model, stage), Visits(model)
+    view, size = stage.view, stage.batch_size
+    if side.feed is not None:
+        feed = build(side.feed, data, seed)
+        view, size = feed.stages()[0].view, feed.stages()[0].batch_size
+    batches, optimizer, visits = data.batches(view, seed), make_optimizer(model, stage), Visits(model)
     epoch = steps = 0
     begun = time.process_time()
     model.train()
     while visits.seen < targets:
-        for batch in batches.epoch(epoch, stage.batch_size):
+        for batch in batches.epoch(epoch, size):
+            batch = batch if feed is None else with_masks_of_recbole(feed, batch)
             train_step(model, batch, stage, optimizer)
             visits.add(batch)
             steps += 1
@@ -143,7 +171,9 @@ def trained(given: argparse.Namespace, task: Task) -> dict[tuple[str, str, int],
     for seed in map(int, given.seeds.split(",")):
         for name in given.models.split(","):
             pair = PAIRS[name]
-            for label, side in (("ours", pair.ours), ("recbole", pair.recbole)):
+            for label, side in pair.sides.items():
+                if label not in given.sides.split(","):
+                    continue
                 path = given.results / f"{name}-{label}-{seed}.json"
                 asked = {"options": side.options, "limit": pair.targets, "candidates": task.candidates_hash}
                 cell = json.loads(path.read_text()) if path.is_file() else {}
@@ -176,26 +206,35 @@ def standard_errors(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> t
     return float(users), float(np.sqrt(spread))
 
 
+HEAD = (
+    "Model", "seeds", "target visits", "ours", "RecBole", "difference", "SE users", "SE seeds", "within 2 SE",
+    "CPU s ours", "CPU s RecBole",
+)  # fmt: skip
+
+
+def row(title: str, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
+    """Return a row of the table from the cells of the same seeds."""
+    sides = (ours, theirs)
+    mine, other = (ndcg(np.array([one["rank"] for one in side]), 10) for side in sides)  # (seeds, users)
+    users, spread = standard_errors(mine, other)
+    gap, error = mine.mean() - other.mean(), np.hypot(users, spread)
+    seconds = [f"{np.mean([one['seconds'] for one in side]):.0f}" for side in sides]
+    visits = " / ".join(f"{np.mean([one['targets'] for one in side]):,.0f}" for side in sides)
+    level = "yes" if abs(gap) <= 2 * error else "no"
+    means = [f"{mine.mean():.4f}", f"{other.mean():.4f}", f"{gap:+.4f}", f"{users:.4f}", f"{spread:.4f}"]
+    return f"| {' | '.join([title, str(len(ours)), visits, *means, level, *seconds])} |"
+
+
 def table(cells: dict[tuple[str, str, int], dict[str, Any]]) -> Iterator[str]:
-    """Yield the lines of the table, in Markdown."""
-    yield "| Model | seeds | target visits | ours | RecBole | difference | SE users | SE seeds | within 2 SE | CPU s ours | CPU s RecBole |"  # noqa: E501
-    yield "|---|---|---|---|---|---|---|---|---|---|---|"
-    for name in PAIRS:
-        both = [seed for model, label, seed in cells if (model, label) == (name, "recbole")]
-        seeds = [seed for seed in both if (name, "ours", seed) in cells]
-        if not seeds:
-            continue
-        sides = [[cells[name, label, seed] for seed in seeds] for label in ("ours", "recbole")]
-        ours, theirs = (ndcg(np.array([one["rank"] for one in side]), 10) for side in sides)
-        users, spread = standard_errors(ours, theirs)
-        gap, error = ours.mean() - theirs.mean(), np.hypot(users, spread)
-        seconds = [np.mean([one["seconds"] for one in side]) for side in sides]
-        visits = " / ".join(f"{np.mean([one['targets'] for one in side]):,.0f}" for side in sides)
-        yield (
-            f"| {name} | {len(seeds)} | {visits} | {ours.mean():.4f} | {theirs.mean():.4f} | {gap:+.4f} "
-            f"| {users:.4f} | {spread:.4f} | {'yes' if abs(gap) <= 2 * error else 'no'} "
-            f"| {seconds[0]:.0f} | {seconds[1]:.0f} |"
-        )
+    """Yield the lines of the table, in Markdown: each side of ours beside RecBole's, over common seeds."""
+    yield f"| {' | '.join(HEAD)} |"
+    yield "|---" * len(HEAD) + "|"
+    for name, label in dict.fromkeys((name, label) for name, label, _ in cells if label != "recbole"):
+        done = {seed for one, side, seed in cells if (one, side) == (name, label)}
+        seeds = sorted(seed for seed in done if (name, "recbole", seed) in cells)
+        if seeds:
+            title = f"{name}, RecBole's batches" if label == "fed" else name
+            yield row(title, *([cells[name, side, seed] for seed in seeds] for side in (label, "recbole")))
 
 
 def main() -> None:
@@ -203,6 +242,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--models", default=",".join(PAIRS))
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--sides", default="ours,fed,recbole")
     parser.add_argument("--minutes", type=float, default=60, help="no training begins later")
     parser.add_argument("--results", type=Path, default=Path("results/recbole_parity"))
     given = parser.parse_args()
