@@ -14,6 +14,9 @@ and labels of the batch meet in one softmax, so the log-Q correction needs one s
 number of times that item j stands among the columns, Q_j = S p_j + 1 - (1 - f_j)^n, with f_j the item's share
 of training events. The authors take the raw count for in-batch columns and count^alpha for samples. The card
 lists every other difference.
+
+`embedding_size`, `bias` and `optimizer` reach another form of the model, that of RecBole: item vectors of
+their own width, a linear layer from the state to them, no biases, Adam.
 """
 
 from dataclasses import dataclass
@@ -71,11 +74,15 @@ class GRU4RecConfig:
     """Options of GRU4Rec."""
 
     hidden_size: int = 64
-    """D, size of the state and of item vectors."""
+    """D, size of the state and, without `embedding_size`, of item vectors."""
+    embedding_size: int | None = None
+    """Width of item vectors, E, with a linear layer from the state to them; None is D without that layer."""
     num_layers: int = 1
     """GRU layers."""
     constrained: bool = True
     """One item table for input and output; else each has its own."""
+    bias: bool = True
+    """Biases in the GRU and in the scores of items; False has none."""
     dropout_embedding: float = 0.3
     """On input vectors, fraction."""
     dropout: float = 0.3
@@ -98,8 +105,10 @@ class GRU4RecConfig:
     """Weight of positions whose next event has another behavior; 0 trains on target events alone."""
     max_history: int = 50
     """L."""
+    optimizer: Literal["adagrad", "adam"] = "adagrad"
+    """Adagrad as the authors, or Adam, which wants a smaller learning rate."""
     learning_rate: float = 0.05
-    """Learning rate of Adagrad; the authors search 0.01 to 0.25."""
+    """Learning rate; the authors search 0.01 to 0.25 for Adagrad."""
     batch_size: int = 64
     """Histories per step; at most 50 times as many rows and in-batch columns."""
     epochs: int = 200
@@ -120,11 +129,15 @@ class GRU4Rec(Recommender):
         self.config: GRU4RecConfig = config
         self.max_history = config.max_history
         size, rows = config.hidden_size, info.num_items + 1
-        self.items = nn.Embedding(rows, size, padding_idx=0)
-        self.inputs = None if config.constrained else nn.Embedding(rows, size, padding_idx=0)
-        self.item_bias = nn.Parameter(torch.zeros(rows))
+        width = config.embedding_size or size
+        self.items = nn.Embedding(rows, width, padding_idx=0)
+        self.inputs = None if config.constrained else nn.Embedding(rows, width, padding_idx=0)
+        self.item_bias = nn.Parameter(torch.zeros(rows)) if config.bias else None
         between = config.dropout if config.num_layers > 1 else 0.0
-        self.gru = nn.GRU(size, size, config.num_layers, batch_first=True, dropout=between)
+        self.gru = nn.GRU(
+            width, size, config.num_layers, bias=config.bias, batch_first=True, dropout=between
+        )
+        self.projection = nn.Linear(size, width) if config.embedding_size else nn.Identity()
         self.dropout_embedding = nn.Dropout(config.dropout_embedding)
         self.dropout = nn.Dropout(config.dropout)
         self.cumulated: Tensor | None = None  # float64 and always on the CPU: every device draws alike
@@ -153,7 +166,7 @@ class GRU4Rec(Recommender):
                 Causal(c.max_history),
                 c.learning_rate,
                 c.batch_size,
-                optimizer="adagrad",
+                optimizer=c.optimizer,
                 epochs=c.epochs,
                 patience=c.patience,
                 clip_norm=None,
@@ -182,8 +195,8 @@ class GRU4Rec(Recommender):
             history: (B, L) int64, left-padded.
 
         Returns:
-            states (B, L, D), real events first, and order (B, L) int64, the position in `history` of each of
-            them.
+            states (B, L, D), with `embedding_size` (B, L, E), real events first, and order (B, L) int64, the
+            position in `history` of each of them.
         """
         history = history[:, -self.config.max_history :]
         length = history.shape[1]
@@ -191,7 +204,7 @@ class GRU4Rec(Recommender):
         order = (torch.arange(length, device=history.device) + padding) % length  # padding goes to the end
         inputs = self.items if self.inputs is None else self.inputs
         states, _ = self.gru(self.dropout_embedding(inputs(history.gather(1, order))))  # (B, L, D)
-        return self.dropout(states), order
+        return self.projection(self.dropout(states)), order
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss over all labelled positions of the batch."""
@@ -224,7 +237,7 @@ class GRU4Rec(Recommender):
         assert self.cumulated is not None, "set_up comes first"
         points = torch.rand(self.config.num_negatives, dtype=torch.float64)
         columns = torch.searchsorted(self.cumulated, points, right=True).clamp(max=self.info.num_items)
-        return columns.to(self.item_bias.device)
+        return columns.to(self.shares.device)
 
     def pairwise(self, hidden: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         """Return BPR-max or TOP1 over the columns."""
@@ -233,7 +246,8 @@ class GRU4Rec(Recommender):
         else:
             columns = torch.cat([self.sample(), labels.unique()])
         scores = dot_scores(hidden, self.items.weight, columns, self.item_bias)  # (n, J)
-        target = (hidden * self.items.weight[labels]).sum(1) + self.item_bias[labels]  # (n,)
+        target = (hidden * self.items.weight[labels]).sum(1)  # (n,)
+        target = target if self.item_bias is None else target + self.item_bias[labels]
         negative = columns != labels[:, None]
         if self.config.loss == "top1":
             terms = top1(target, scores, negative)
@@ -248,7 +262,7 @@ class GRU4Rec(Recommender):
         return F.elu(scores, self.config.elu) if self.config.elu else scores
 
     def encode(self, batch: Batch) -> Tensor:
-        """Return the state after the newest event, (B, D); zero where there is no event."""
+        """Return the state after the newest event, (B, D) or (B, E); zero where there is no event."""
         states, order = self.states(batch.history)
         count = batch.mask[:, -order.shape[1] :].sum(1)
         last = states[torch.arange(len(states), device=states.device), (count - 1).clamp(min=0)]
@@ -259,7 +273,7 @@ class GRU4Rec(Recommender):
         return self.items.weight
 
     def score_encoded(self, encoded: Tensor, candidates: Tensor, items: Tensor) -> Tensor:
-        """Return dot products plus item biases, (B, C)."""
+        """Return dot products plus item biases (where there are any), (B, C)."""
         return dot_scores(encoded, items, candidates, self.item_bias)
 
 

@@ -10,6 +10,9 @@ Readings taken
   formula, x + f(norm(x)); `norm="post"` is norm(x + f(x)). There is no output projection in any of them, as
   in the code.
 - sqrt(D) scales the item vectors on the input side only.
+- `block="bert"` is another reading, that of RecBole: BERT4Rec's block under a causal mask. It has an output
+  projection, a GELU network of inner size 4 D and a norm after each residual; the sum of item and position is
+  normalised, not scaled, and the last block's output is taken as it is; kernels start from N(0, 0.02).
 
 Losses: `bce` with one negative is the 2018 model. `ce` (exact softmax) and `ce_sampled` follow Klenitskiy and
 Vasilev, Turning Dross Into Gold Loss, RecSys 2023, arXiv:2309.07602; `gbce` follows Petrov and Macdonald,
@@ -27,7 +30,7 @@ from bench.interface import Batch, Causal, DatasetInfo, Recommender, Stage, Trai
 from bench.nn.losses import bce, chunked_cross_entropy, gbce, sampled_cross_entropy
 from bench.nn.negatives import UntouchedItems
 from bench.nn.scoring import dot_scores
-from bench.nn.transformer import attend, attention_mask
+from bench.nn.transformer import TransformerBlock, attend, attention_mask
 
 CARDS = (
     Card(
@@ -95,8 +98,10 @@ class SASRecConfig:
     """H; divides D."""
     dropout: float = 0.2
     """On embeddings, attention weights and inside the feed-forward part, fraction."""
+    block: Literal["sasrec", "bert"] = "sasrec"
+    """Attention block of the paper, or BERT4Rec's, as RecBole has it; see the top of the file."""
     norm: Literal["original", "pre", "post"] = "original"
-    """Where the layer norms stand; see the top of the file."""
+    """Where the layer norms of the paper's block stand; see the top of the file."""
     loss: Literal["bce", "ce", "ce_sampled", "gbce"] = "bce"
     """Binary with sampled negatives, exact softmax, sampled softmax, or calibrated binary."""
     num_negatives: int | None = None
@@ -172,20 +177,35 @@ class SASRec(Recommender):
         self.max_history = config.max_history
         self.items = nn.Embedding(info.num_items + 1, config.hidden_size, padding_idx=0)
         self.positions = nn.Parameter(torch.empty(config.max_history, config.hidden_size))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.last_norm = nn.LayerNorm(config.hidden_size, eps=1e-8)
+        self.blocks = nn.ModuleList(self.make_block() for _ in range(config.num_layers))
+        bert, size = config.block == "bert", config.hidden_size
+        self.input_scale = 1.0 if bert else size**0.5
+        self.input_norm = nn.LayerNorm(size, eps=1e-12) if bert else nn.Identity()
+        self.last_norm = nn.Identity() if bert else nn.LayerNorm(size, eps=1e-8)
         self.dropout = nn.Dropout(config.dropout)
         self.untouched: UntouchedItems | None = None
         self.initialize()
 
+    def make_block(self) -> nn.Module:
+        """Return an attention block."""
+        c = self.config
+        if c.block == "bert":
+            return TransformerBlock(c.hidden_size, c.num_heads, c.dropout, c.dropout)
+        return Block(c)
+
     def initialize(self) -> None:
-        """Set tables to N(0, 0.02), kernels to Glorot uniform, biases and the padding row to zero."""
+        """Set tables to N(0, 0.02), kernels to Glorot uniform (`bert`: N(0, 0.02)), biases and the padding
+        row to zero.
+        """
         nn.init.normal_(self.items.weight, std=0.02)
         nn.init.zeros_(self.items.weight[0].detach())
         nn.init.normal_(self.positions, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
+                if self.config.block == "bert":
+                    nn.init.normal_(module.weight, std=0.02)
+                else:
+                    nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
 
     def stages(self) -> tuple[Stage, ...]:
@@ -209,7 +229,8 @@ class SASRec(Recommender):
         mask = history > 0
         real = mask[..., None].to(self.positions.dtype)  # (B, L, 1)
         positions = self.positions[len(self.positions) - history.shape[1] :]  # (L, D)
-        x = self.dropout(self.items(history) * self.config.hidden_size**0.5 + positions) * real  # (B, L, D)
+        x = self.input_norm(self.items(history) * self.input_scale + positions)  # (B, L, D)
+        x = self.dropout(x) * real
         allowed = attention_mask(mask, causal=True)
         for block in self.blocks:
             x = block(x, allowed) * real
@@ -218,17 +239,18 @@ class SASRec(Recommender):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss over all labelled positions of the batch."""
         assert batch.labels is not None and batch.label_behavior is not None
-        target = batch.label_behavior == len(self.info.behaviors)
+        hidden = self.hidden(batch.history)  # (B, L, D)
+        labels = batch.labels[:, -hidden.shape[1] :]  # the events that are read
+        target = batch.label_behavior[:, -hidden.shape[1] :] == len(self.info.behaviors)
         weights = torch.where(target, self.config.loss_weight_target, self.config.loss_weight_auxiliary)
-        hidden = self.hidden(batch.history)
         if self.config.loss == "ce_sampled":
-            labels, weights = batch.labels, weights * (batch.labels > 0)
+            weights = weights * (labels > 0)
             negatives = self.draw(batch.user, 3000)  # (B, S)
             value = sampled_cross_entropy(hidden, self.items.weight, labels, negatives, weights)
         else:
-            row, column = torch.nonzero(batch.labels, as_tuple=True)  # n labelled positions
+            row, column = torch.nonzero(labels, as_tuple=True)  # n labelled positions
             value = self.row_loss(
-                hidden[row, column], batch.labels[row, column], batch.user[row], weights[row, column]
+                hidden[row, column], labels[row, column], batch.user[row], weights[row, column]
             )
         if self.config.loss_weight_embedding:
             value = value + self.config.loss_weight_embedding * self.items.weight.square().sum()

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.baselines.gru4rec import GRU4Rec, GRU4RecConfig, bpr_max, top1
+from bench.contract import CHECKS, Subject
 from bench.interface import Batch, DatasetInfo, ItemContent, TrainingEvents
 
 ITEMS, USERS = 20, 4
@@ -48,6 +49,37 @@ def test_states_equal_the_gru_written_out_from_a_zero_state() -> None:
         reset, update = torch.sigmoid(w[0] @ x + u[0] @ state), torch.sigmoid(w[1] @ x + u[1] @ state)
         state = (1 - update) * torch.tanh(w[2] @ x + reset * (u[2] @ state)) + update * state
     assert torch.allclose(model.encode(batch())[0], state, atol=1e-6)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_contract_with_item_vectors_of_their_own_width_and_without_biases(check) -> None:
+    config = GRU4RecConfig(embedding_size=32, bias=False, optimizer="adam", learning_rate=0.01)
+    check(Subject(GRU4Rec, config))
+
+
+def test_item_vectors_of_their_own_width_are_met_by_a_linear_layer() -> None:
+    model = build(embedding_size=6, dropout=0.0)
+    assert model.items.weight.shape == (ITEMS + 1, 6) and model.gru.hidden_size == 8
+    states, _ = model.gru(model.items(HISTORY[2:3]))
+    expected = model.projection.weight @ states[0, -1] + model.projection.bias
+    assert torch.allclose(model.encode(batch())[2], expected, atol=1e-6)
+    candidates = torch.arange(1, 6).expand(4, -1)
+    assert torch.allclose(model.score(batch(), candidates)[2], model.items.weight[1:6] @ expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["ce", "bpr_max", "top1"])
+@pytest.mark.parametrize("num_negatives", [7, 2048], ids=["sampled", "whole"])
+def test_without_biases_the_loss_is_that_of_biases_of_zero(loss: str, num_negatives: int) -> None:
+    plain = build(loss=loss, num_negatives=num_negatives)
+    bare = build(loss=loss, num_negatives=num_negatives, bias=False)
+    assert not any("bias" in name for name in bare.state_dict())
+    zero = {name: value for name, value in plain.state_dict().items() if "bias" in name}
+    assert zero and not any(value.any() for value in zero.values())
+    bare.load_state_dict({name: value for name, value in plain.state_dict().items() if name not in zero})
+    torch.manual_seed(1)
+    expected = plain.loss(batch())["loss"]
+    torch.manual_seed(1)
+    assert torch.allclose(bare.loss(batch())["loss"], expected, atol=1e-6)
 
 
 def test_a_state_does_not_see_later_events() -> None:

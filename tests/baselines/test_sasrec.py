@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.baselines.sasrec import Block, SASRec, SASRecConfig
+from bench.contract import CHECKS, Subject
 from bench.interface import Batch, DatasetInfo, ItemContent, TrainingEvents
 
 ITEMS, USERS = 20, 4
@@ -35,9 +36,11 @@ def batch(history: Tensor = HISTORY) -> Batch:
     return Batch(torch.arange(len(history)), history, zeros, zeros, labels=LABELS, label_behavior=BEHAVIOR)
 
 
-@pytest.mark.parametrize("norm", ["original", "pre", "post"])
-def test_a_position_does_not_see_later_events(norm: str) -> None:
-    model = build(norm=norm)
+@pytest.mark.parametrize(
+    "options", [{"norm": "original"}, {"norm": "pre"}, {"norm": "post"}, {"block": "bert"}], ids=str
+)
+def test_a_position_does_not_see_later_events(options: dict[str, str]) -> None:
+    model = build(**options)
     changed = HISTORY.clone()
     changed[:, 4:] = torch.tensor([17, 18])
     before, after = model.hidden(HISTORY), model.hidden(changed)
@@ -45,8 +48,9 @@ def test_a_position_does_not_see_later_events(norm: str) -> None:
     assert not torch.allclose(before[:, 4:], after[:, 4:])
 
 
-def test_a_longer_padding_leaves_the_newest_output_alone() -> None:
-    model = build()
+@pytest.mark.parametrize("block", ["sasrec", "bert"])
+def test_a_longer_padding_leaves_the_newest_output_alone(block: str) -> None:
+    model = build(block=block)
     assert torch.allclose(
         model.hidden(F.pad(HISTORY, (7, 0)))[:, -1], model.hidden(HISTORY)[:, -1], atol=1e-6
     )
@@ -55,6 +59,16 @@ def test_a_longer_padding_leaves_the_newest_output_alone() -> None:
 def test_events_beyond_max_history_are_not_read() -> None:
     model = build(max_history=3)
     assert torch.equal(model.hidden(HISTORY), model.hidden(HISTORY[:, -3:]))
+
+
+@pytest.mark.parametrize("loss", ["ce", "ce_sampled"])
+def test_the_loss_of_a_batch_wider_than_max_history_is_that_of_its_newest_part(loss: str) -> None:
+    model, narrow = build(max_history=3, loss=loss), batch(HISTORY[:, -3:])
+    narrow.labels, narrow.label_behavior = LABELS[:, -3:], BEHAVIOR[:, -3:]
+    torch.manual_seed(1)
+    wide = model.loss(batch())["loss"]
+    torch.manual_seed(1)
+    assert torch.equal(wide, model.loss(narrow)["loss"])
 
 
 def test_padding_gets_no_attention_and_padding_alone_is_finite() -> None:
@@ -121,6 +135,30 @@ def test_norm_variants_follow_their_formulas() -> None:
             y = first(x + block.attention(x, x, allowed))
             expected = second(y + block.network(y))
         assert torch.allclose(block(x, allowed), expected)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_contract_with_the_block_of_bert(check) -> None:
+    check(Subject(SASRec, SASRecConfig(block="bert", loss="ce", num_heads=2)))
+
+
+def test_the_block_of_bert_follows_its_formula_from_a_normalised_input() -> None:
+    """One event sees itself alone, so attention is the output projection of its value."""
+    model, item = build(block="bert", num_layers=1), HISTORY[3:, -1:]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(generator=torch.Generator().manual_seed(parameter.numel()))
+    block = model.blocks[0]
+    x = F.layer_norm(model.items.weight[12] + model.positions[-1], (8,), *model.input_norm.parameters())
+    value = block.query_key_value.weight[16:] @ x + block.query_key_value.bias[16:]
+    y = F.layer_norm(
+        x + block.output.weight @ value + block.output.bias, (8,), *block.attention_norm.parameters()
+    )
+    inner = F.gelu(block.network[0].weight @ y + block.network[0].bias)
+    assert inner.shape == (32,)
+    z = y + block.network[2].weight @ inner + block.network[2].bias
+    expected = F.layer_norm(z, (8,), *block.network_norm.parameters())
+    assert torch.allclose(model.hidden(item)[0, 0], expected, atol=1e-5)
 
 
 def test_exact_softmax_loss_is_the_weighted_mean_over_labelled_positions() -> None:
