@@ -134,9 +134,7 @@ class GRU4Rec(Recommender):
         self.inputs = None if config.constrained else nn.Embedding(rows, width, padding_idx=0)
         self.item_bias = nn.Parameter(torch.zeros(rows)) if config.bias else None
         between = config.dropout if config.num_layers > 1 else 0.0
-        self.gru = nn.GRU(
-            width, size, config.num_layers, bias=config.bias, batch_first=True, dropout=between
-        )
+        self.gru = nn.GRU(width, size, config.num_layers, bias=config.bias, batch_first=True, dropout=between)
         self.projection = nn.Linear(size, width) if config.embedding_size else nn.Identity()
         self.dropout_embedding = nn.Dropout(config.dropout_embedding)
         self.dropout = nn.Dropout(config.dropout)

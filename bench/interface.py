@@ -264,6 +264,10 @@ class Recommender(nn.Module):
         """Return named scalar terms; the one called `loss` is minimised, the others are shown."""
         raise TypeError(f"{type(self).__name__} has stages but no loss")
 
+    def targets_in(self, batch: Batch) -> int:
+        """Return how many targets `loss` has just read of a batch, also where it draws them."""
+        return len(batch) if batch.labels is None else int((batch.labels > 0).sum())
+
     def set_up(self, events: TrainingEvents) -> None:
         """Build what the training part alone fixes: graphs, counts. Called once, before the first stage, also
         for a model without stages.

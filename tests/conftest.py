@@ -1,6 +1,10 @@
 """Logs that several test files use: one to read by eye, and random ones."""
 
+# ruff: noqa: E402
+import os
 from collections.abc import Callable
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy: tests run side by side, one core each
 
 import numpy as np
 import pytest

@@ -39,6 +39,8 @@ from bench.nn.negatives import UntouchedItems
 
 WHOLE = 10**9
 """Window that holds any history."""
+MASKED = "MASK_INDEX"
+"""Column of the masked events of a history, 0 where there are fewer."""
 KEPT = ("restore_user_e", "restore_item_e")
 """Attributes in which graph models keep representations for scoring."""
 PAIRS_ALONE = ("FISM", "NAIS")
@@ -242,6 +244,9 @@ COMPUTED = ("ADMMSLIM", "AsymKNN", "EASE", "ItemKNN", "NCEPLRec", "Pop", "Random
 class Sequential(RecBoleModel):
     """A history and one target, for every event of the training part but the first of each user."""
 
+    masked: int | None = None
+    """Targets of the latest batch, of a model that masks events."""
+
     def stages(self) -> tuple[Stage, ...]:
         """Return the one stage."""
         c = self.config
@@ -273,7 +278,14 @@ class Sequential(RecBoleModel):
         columns = {**self.row(batch), ITEM: batch.target}
         if self.options["loss_type"] != "CE":
             columns[NEGATIVE] = self.untouched.draw(batch.user, (1,))[:, 0]
-        return self.total(self.change(self.log, self.of(**columns)))
+        changed = self.change(self.log, self.of(**columns))
+        if MASKED in changed.columns:
+            self.masked = int((changed[MASKED] > 0).sum())
+        return self.total(changed)
+
+    def targets_in(self, batch: Batch) -> int:
+        """Return the masked events that RecBole's loss counts (never the oldest), or the histories."""
+        return len(batch) if self.masked is None else self.masked
 
     def encode(self, batch: Batch) -> tuple[Batch, Tensor | None]:
         """Return the batch and the scores of all items."""

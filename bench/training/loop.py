@@ -208,7 +208,7 @@ def train_epoch(
             raise UserError(f"{where}; lower the learning rate")
         totals = {name: totals.get(name, 0.0) + value for name, value in terms.items()}
         result.samples += len(batch)
-        result.targets += len(batch) if batch.labels is None else int((batch.labels > 0).sum())
+        result.targets += model.targets_in(batch)
         left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
         watch.watcher.step(terms, len(batch), left)
         if deadline is not None and time.monotonic() >= deadline:

@@ -63,6 +63,21 @@ def test_histories_are_padded_on_the_right_and_users_count_from_one() -> None:
     assert torch.equal(row["user_id"], batch.user + 1)
 
 
+def test_targets_of_a_model_that_masks_are_those_that_its_loss_counts(monkeypatch) -> None:
+    model, batch = subject("BERT4Rec").build(), example_batch()
+    batch = replace(batch, target=torch.ones(len(batch), dtype=torch.int64))
+    given = []
+    monkeypatch.setattr(model, "total", lambda interaction: given.append(interaction) or {})
+    for _ in range(3):
+        model.loss(batch)
+        counted = sum(index > 0 for row in given[-1]["MASK_INDEX"].tolist() for index in row)
+        assert model.targets_in(batch) == counted
+    assert model.targets_in(batch) != len(batch)
+    other = subject("NARM").build()
+    other.loss(batch)
+    assert other.targets_in(batch) == len(batch)
+
+
 def test_the_graph_is_that_of_the_training_part() -> None:
     model = subject("LightGCN").build()
     matrix, part = model.log.inter_matrix("csr"), events()

@@ -100,28 +100,6 @@ def build(side: Side, data: TrainingData, seed: int) -> Recommender:
     return model
 
 
-class Visits:
-    """Counts targets: labelled positions, for RecBole's BERT4Rec the masked ones that its loss counts."""
-
-    def __init__(self, model: Any) -> None:
-        self.seen, self.masked = 0, 0
-        self.cloze = getattr(model, "options", {}).get("transform") == "mask_itemseq"
-        if self.cloze:
-            change = model.change
-
-            def counted(log: Any, interaction: Any) -> Any:
-                changed = change(log, interaction)
-                self.masked = int((changed["MASK_INDEX"] > 0).sum())
-                return changed
-
-            model.change = counted
-
-    def add(self, batch: Batch) -> None:
-        """Add those of a step just taken."""
-        plain = len(batch) if batch.labels is None else int((batch.labels > 0).sum())
-        self.seen += self.masked if self.cloze else plain
-
-
 def with_masks_of_recbole(adapter: Any, batch: Batch) -> Batch:
     """Return a batch of histories as RecBole masks them, padded on the left, with its labels."""
     seed_from_torch()
@@ -145,23 +123,23 @@ def train(side: Side, targets: int, seed: int, task: Task) -> dict[str, Any]:
     if side.feed is not None:
         feed = build(side.feed, data, seed)
         view, size = feed.stages()[0].view, feed.stages()[0].batch_size
-    batches, optimizer, visits = data.batches(view, seed), make_optimizer(model, stage), Visits(model)
+    batches, optimizer, seen = data.batches(view, seed), make_optimizer(model, stage), 0
     epoch = steps = 0
     begun = time.process_time()
     model.train()
-    while visits.seen < targets:
+    while seen < targets:
         for batch in batches.epoch(epoch, size):
             batch = batch if feed is None else with_masks_of_recbole(feed, batch)
             train_step(model, batch, stage, optimizer)
-            visits.add(batch)
+            seen += model.targets_in(batch)
             steps += 1
-            if visits.seen >= targets:
+            if seen >= targets:
                 break
         epoch += 1
     seconds = time.process_time() - begun
     test = held_part(task, task.interactions, task.split.test, task.test)
     ranks = rank(model, test.held, test.batches(model.max_history, 256), CPU)
-    return {"rank": ranks.tolist(), "seconds": seconds, "targets": visits.seen, "steps": steps}
+    return {"rank": ranks.tolist(), "seconds": seconds, "targets": seen, "steps": steps}
 
 
 def trained(given: argparse.Namespace, task: Task) -> dict[tuple[str, str, int], dict[str, Any]]:
