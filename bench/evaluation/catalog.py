@@ -197,7 +197,7 @@ class Counter:
     """Counts the cells of each row above one bound and not below another, tile by tile.
 
     On a CPU some rows at a time, which then lie in the cache for all sweeps; comparing into floats and adding
-    them up by a product is four times as fast as a sum of booleans, and exact below 2^24. Buffers and their
+    them up is several times as fast as a sum of booleans, and exact below 2^24. Buffers and their
     parts are made once: between the small steps of a tile, cutting them anew costs as much as counting.
 
     Args:
@@ -237,14 +237,15 @@ class Counter:
             self._make_buffers(scores.shape[1])
         for part, block in zip(self.parts, scores.split(self.step), strict=True):
             torch.gt(block, part.high, out=part.flags)
-            torch.mv(part.flags, self.ones, out=part.above)
+            torch.sum(part.flags, 1, out=part.above)
             torch.ge(block, part.low, out=part.flags)
-            torch.mv(part.flags, self.ones, out=part.not_below)
-            torch.addmv(part.totals, block, self.ones, out=part.totals)
+            torch.sum(part.flags, 1, out=part.not_below)
+            torch.sum(block, 1, out=part.sums)
+        self.totals += self.sums
         return self.counts.numpy()
 
     def _make_buffers(self, width: int) -> None:
-        rows, self.width, self.ones = len(self.high), width, self.high.new_ones(width)
+        rows, self.width, self.sums = len(self.high), width, torch.empty_like(self.totals)
         self.counts = self.high.new_empty(2, rows)
         step = self.step = max(1, min(rows, CHUNK_BYTES * torch.get_num_threads() // (4 * width)))
         flags = self.high.new_empty(step, width)
@@ -252,7 +253,7 @@ class Counter:
         for start in range(0, rows, step):
             part = slice(start, min(start + step, rows))
             buffer = flags[: part.stop - start]
-            counts = (*self.counts[:, part], self.totals[part])
+            counts = (*self.counts[:, part], self.sums[part])
             self.parts += [Part(self.high[part], self.low[part], buffer, *counts)]
 
 
@@ -270,8 +271,8 @@ class Part:
     """(n,) number of scores above `high`."""
     not_below: Tensor
     """(n,) number of scores not below `low`."""
-    totals: Tensor
-    """(n,) sums of all scores so far."""
+    sums: Tensor
+    """(n,) sums of the scores."""
 
 
 def _by_tile(rows: Tensor, items: Tensor, starts: range) -> list[tuple[Tensor, Tensor]]:
