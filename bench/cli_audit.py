@@ -55,7 +55,7 @@ def audit(
 
 
 def compare(
-    first: Annotated[str, typer.Argument(help="A model of the store.")],
+    first: Annotated[str, typer.Argument(help="A model of the store, or path/to/model.py.")],
     second: Annotated[str, typer.Argument(help="Another one.")],
     dataset: Annotated[str | None, typer.Option(help="Needed where the store knows several.")] = None,
     protocol: Annotated[str | None, typer.Option(help="uniform99, popular99 or full.")] = None,
@@ -71,16 +71,16 @@ def compare(
 
     Example: bench compare gru4rec sasrec --dataset ml-100k
     """
-    from bench.experiments.chosen import named, stored
+    from bench.experiments.chosen import model_name, named, stored
     from bench.experiments.store import Store
     from bench.report.compare import compare_models, lines_of, to_dict
     from bench.report.tables import comparable
 
     if task is TaskName.ctr:
         raise UserError("bench compare: tests ranks; leave --task ctr out")
-    records = stored(Store(results), dataset, protocol)
-    records = [*named(records, first), *named(records, second)]
-    made = compare_models(comparable(records), (first, second), metric.upper(), margin)
+    records, pair = stored(Store(results), dataset, protocol), (model_name(first), model_name(second))
+    records = [record for name in pair for record in named(records, name)]
+    made = compare_models(comparable(records), pair, metric.upper(), margin)
     if as_json:
         print_json(to_dict(made))
         return

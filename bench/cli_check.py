@@ -84,7 +84,9 @@ def folder_of(name_or_path: str) -> Path:
     """Return a folder given as such, or that of a prepared data set."""
     from bench.data import library
 
-    folder = Path(name_or_path).expanduser()
+    folder, prepared = Path(name_or_path).expanduser(), library.prepared()
+    if name_or_path in prepared and not (folder / "dataset.json").is_file():
+        return prepared[name_or_path]  # also where raw files lie in a folder of this name
     if folder.is_dir() and not (folder / "dataset.json").is_file():
         fix = f"raw files are checked by: bench data check {name_or_path} --reader NAME"
         raise UserError(
@@ -92,9 +94,4 @@ def folder_of(name_or_path: str) -> Path:
         )
     if folder.is_dir():
         return folder
-    prepared = library.prepared()
-    if name_or_path not in prepared:
-        raise UserError(
-            f"{name_or_path}: no such folder or prepared data set; {hint(name_or_path, prepared)}"
-        )
-    return prepared[name_or_path]
+    raise UserError(f"{name_or_path}: no such folder or prepared data set; {hint(name_or_path, prepared)}")

@@ -181,7 +181,8 @@ def stats(
     from bench.data import library
 
     folder = Path(name_or_path).expanduser()
-    folder = folder if folder.is_dir() else library.resolve(name_or_path, {})
+    hidden = name_or_path in library.prepared() and not (folder / "dataset.json").is_file()  # by raw files
+    folder = library.resolve(name_or_path, {}) if hidden or not folder.is_dir() else folder
     _print_statistics(folder, as_json)
     if figure is not None:
         _draw(folder, figure)

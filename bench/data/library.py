@@ -93,6 +93,7 @@ def prepare_named(
 
     source = find(reader)
     target = _target(source, name, overrides)
+    _require_own(target, source)
     require_writable(target.parent, "data folder (BENCH_DATA)")
     raw_data, options, filters, encoders = read_raw(source, raw, overrides, on_bad_row)
     recorded = {"name": source.card.name, "options": flatten(options), "code": source.code_hash()}
@@ -195,6 +196,21 @@ def _skipping(options: Any, card: DatasetCard, on_bad_row: str) -> Any:
     return build_options(
         type(options), {**flatten(options), "on_bad_row": on_bad_row}, f"data set {card.name}"
     )
+
+
+def _require_own(target: Path, source: Reader) -> None:
+    """Refuse to replace what another reader has prepared under the same name.
+
+    Raises:
+        UserError: `target` is such a folder.
+    """
+    if not _complete(target):
+        return
+    made = read_metadata(target)
+    name, file = made.get("reader", ""), made.get("reader_file", "")
+    if name and (name != source.card.name or bool(file) != source.by_path):
+        fix = f"choose another name by --name, or remove {target}"
+        raise UserError(f"{target.name}: was prepared by another reader, {file or name}; {fix}")
 
 
 def _target(source: Reader, name: str | None, overrides: Mapping[str, Any]) -> Path:

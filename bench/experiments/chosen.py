@@ -5,7 +5,7 @@ from typing import Literal
 from bench.errors import UserError, hint
 from bench.experiments.record import Record
 from bench.experiments.store import Store
-from bench.registry import entries, table_order
+from bench.registry import entries, select, table_order
 
 
 def stored(
@@ -32,7 +32,7 @@ def named(records: list[Record], spec: str) -> list[Record]:
 
     A variant (`NAME:VARIANT`) is chosen by its name alone; it is no part of `all` or of its family.
     """
-    parts = {part.strip() for part in spec.split(",")}
+    parts = {model_name(part.strip()) for part in spec.split(",")}
     known = {"all"} | {name for record in records for name in (record.cell.model, record.family)}
     for part in sorted(parts - known):
         raise UserError(f"--models {part}: no such model or family in the store; {hint(part, known)}")
@@ -43,6 +43,20 @@ def named(records: list[Record], spec: str) -> list[Record]:
         return model in parts or bool(parts & {"all", family} and not variant)
 
     return [record for record in records if wanted(record.cell.model, record.family)]
+
+
+def model_name(spec: str) -> str:
+    """Return the name of a model given by the path of its file; any other word as it is.
+
+    Raises:
+        UserError: the file cannot be read, or holds several models.
+    """
+    if not spec.endswith(".py"):
+        return spec
+    found = [entry.card.name for entry in select(spec)]
+    if len(found) > 1:
+        raise UserError(f"{spec}: holds several models; name one of {', '.join(found)}")
+    return found[0]
 
 
 def in_order(records: list[Record]) -> list[Record]:

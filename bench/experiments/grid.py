@@ -107,11 +107,14 @@ class Work:
     root: Path
     jobs: int
     limits: TrainingOptions
+    warnings: tuple[str, ...] = ()
+    """What is wrong with the data, though they can be used."""
 
     def lines(self) -> list[str]:
         """Return what is said before anything is run: cells found, cells missing, the most time they take."""
         lines = [f"{len(self.found)} of {len(self.cells)} cells found in {self.root}"] if self.found else []
-        return lines + ([_duration(len(self.missing), self.jobs, self.limits)] if self.missing else [])
+        most = [_duration(len(self.missing), self.jobs, self.limits)] if self.missing else []
+        return [*self.warnings, *lines, *most]
 
     def rows(self) -> list[tuple[str, str, str, str]]:
         """Return label, seed, options and whether it is there, for each cell."""
@@ -160,7 +163,7 @@ def find_work(plans: Sequence[Plan], store: Store, *, jobs: int = 1, fresh: bool
         for cell, entry in {cell.key: (cell, entry) for cell, entry in cells}.values()
         if cell.key not in found
     ]
-    return Work(cells, found, missing, store.root, jobs, limits)
+    return Work(cells, found, missing, store.root, jobs, limits, tuple(library.edited(folder)))
 
 
 def open_plan(plan: Plan) -> Task:

@@ -31,6 +31,13 @@ def call(*words: str | Path) -> str:
     return done.stdout
 
 
+def shown(*words: str | Path) -> str:
+    """Return what a command prints, without the breaks of lines."""
+    done = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return " ".join(done.output.split())
+
+
 def refused(*words: str | Path) -> str:
     with pytest.raises(UserError) as error:
         call(*words)
@@ -77,6 +84,35 @@ def test_a_reader_that_changed_after_the_preparation_is_said_by_the_check(reader
     assert "warning" not in call("data", "check", "my-set")
     reader.unlink()
     assert "warning" not in call("data", "check", "my-set")
+
+
+def test_a_reader_that_changed_after_the_preparation_is_said_before_models_are_run(reader, tmp_path) -> None:
+    call("data", "prepare", reader, "--raw", tmp_path / "raw")
+    words = ("run", "--models", "popularity", "--dataset", "my-set", "--seeds", "1", "--jobs", "1")
+    assert "has changed since" not in shown(*words, "--dry-run")
+    reader.write_text(reader.read_text().replace('"like=favor"', '"cart=favor"'))
+    expected = f"warning: {reader}: the reader has changed since this was prepared"
+    assert expected in shown(*words, "--dry-run")
+    assert expected in shown(*words, "--results", tmp_path / "results")
+
+
+def test_what_another_reader_has_prepared_under_the_name_is_not_replaced(reader, tmp_path) -> None:
+    call("data", "prepare", reader, "--raw", tmp_path / "raw", "--name", "shop")
+    other = tmp_path / "other_set.py"
+    other.write_text(TEMPLATE.replace("new-dataset", "other-set"))
+    told = refused("data", "prepare", other, "--raw", tmp_path / "raw", "--name", "shop")
+    assert told.startswith(f"shop: was prepared by another reader, {reader}; choose another name by --name")
+    assert library.open_dataset("shop", {}).metadata["reader"] == "my-set"
+    call("data", "prepare", reader, "--raw", tmp_path / "raw", "--name", "shop")  # its own reader may
+
+
+def test_a_folder_of_raw_files_does_not_hide_the_prepared_data_set_of_its_name(
+    reader, tmp_path, monkeypatch
+) -> None:
+    call("data", "prepare", reader, "--raw", tmp_path / "raw", "--name", "raw")
+    monkeypatch.chdir(tmp_path)
+    assert "no fault found" in call("data", "check", "raw")
+    assert "users" in call("data", "stats", "raw")
 
 
 def test_unfinished_work_of_another_code_is_not_gone_on_from(reader, tmp_path, monkeypatch) -> None:
