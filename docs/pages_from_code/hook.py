@@ -19,6 +19,7 @@ COPIED = {
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
     "models/m3bsr-measured.md": "models/m3bsr/NOTES.md",
+    "parity.md": "results/reference/parity.md",
 }
 """Page -> the file of the repository that it shows as it is."""
 FIGURES = "results/reference/figures"

@@ -8,7 +8,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 SHELLS = ("", "sh", "bash", "console")
 """Languages of fenced blocks whose lines are commands."""
-SHOWN = ("results/README.md", "results/reference/README.md", "CONTRIBUTING.md", "models/m3bsr/NOTES.md")
+SHOWN = (
+    "results/README.md", "results/reference/README.md", "results/reference/parity.md", "CONTRIBUTING.md",
+    "models/m3bsr/NOTES.md",
+)  # fmt: skip
 """Files elsewhere that the site shows."""
 
 
