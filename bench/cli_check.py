@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bench.errors import UserError, hint
+from bench.errors import UserError
 from bench.terminal import Pairs, complete_readers, progress
 
 Place = Annotated[str, typer.Argument(metavar="DIR|NAME", help="A prepared folder, or a data set's name.")]
@@ -51,11 +51,10 @@ def _prepared_faults(name_or_path: str) -> list[str]:
     from bench.data.preparation.coverage import cautions
     from bench.data.preparation.times import prepared_times
 
-    faults = []
-    for finding in check_prepared(folder_of(name_or_path)):
+    folder, faults = folder_of(name_or_path), []
+    for finding in check_prepared(folder):
         row = "" if finding.row is None else f", row {finding.row}"
         faults.append(f"{finding.file}{row}: expected {finding.rule}; found {finding.value}; {finding.fix}")
-    folder = folder_of(name_or_path)
     return faults or [*cautions(folder), *prepared_times(folder), *library.edited(folder)]
 
 
@@ -81,17 +80,18 @@ def _raw_faults(reader: str, folder: Path, settings: list[str]) -> list[str]:
 
 
 def folder_of(name_or_path: str) -> Path:
-    """Return a folder given as such, or that of a prepared data set."""
+    """Return a prepared folder, given as such or by its data set; one that needs no files is prepared first.
+
+    A folder of raw files does not hide the prepared data set of its name.
+    """
     from bench.data import library
 
-    folder, prepared = Path(name_or_path).expanduser(), library.prepared()
-    if name_or_path in prepared and not (folder / "dataset.json").is_file():
-        return prepared[name_or_path]  # also where raw files lie in a folder of this name
-    if folder.is_dir() and not (folder / "dataset.json").is_file():
+    folder = Path(name_or_path).expanduser()
+    if (folder / "dataset.json").is_file():
+        return folder
+    if folder.is_dir() and name_or_path not in library.prepared():
         fix = f"raw files are checked by: bench data check {name_or_path} --reader NAME"
         raise UserError(
             f"{name_or_path}: no dataset.json there, so this is not a complete prepared data set; {fix}"
         )
-    if folder.is_dir():
-        return folder
-    raise UserError(f"{name_or_path}: no such folder or prepared data set; {hint(name_or_path, prepared)}")
+    return library.resolve(name_or_path, {})

@@ -178,11 +178,7 @@ def stats(
 
     Example: bench data stats ml-100k --figure results/figures
     """
-    from bench.data import library
-
-    folder = Path(name_or_path).expanduser()
-    hidden = name_or_path in library.prepared() and not (folder / "dataset.json").is_file()  # by raw files
-    folder = library.resolve(name_or_path, {}) if hidden or not folder.is_dir() else folder
+    folder = folder_of(name_or_path)
     _print_statistics(folder, as_json)
     if figure is not None:
         _draw(folder, figure)

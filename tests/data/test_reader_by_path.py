@@ -115,6 +115,21 @@ def test_a_folder_of_raw_files_does_not_hide_the_prepared_data_set_of_its_name(
     assert "users" in call("data", "stats", "raw")
 
 
+@pytest.mark.parametrize("words", [("check",), ("stats",), ("export", "--to", "atomic")], ids=lambda w: w[0])
+def test_a_data_set_without_files_is_prepared_where_it_is_first_named(words, tmp_path, monkeypatch) -> None:
+    pytest.importorskip("recbole", reason="recbole brings ml-100k")
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    call("data", words[0], "ml-100k", *words[1:])
+    assert library.prepared() == {"ml-100k": tmp_path / "home" / "ml-100k"}
+
+
+def test_a_data_set_whose_files_have_to_be_brought_says_which(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "home"))
+    told = refused("data", "export", "taobao", "--to", tmp_path / "atomic")
+    assert told.startswith("taobao: not prepared here") and "bench data prepare taobao --raw DIR" in told
+
+
 def test_unfinished_work_of_another_code_is_not_gone_on_from(reader, tmp_path, monkeypatch) -> None:
     """What `select` does is no part of a stream's identity; the code of the reader is."""
 
