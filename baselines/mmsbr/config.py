@@ -50,6 +50,9 @@ class MMSBRConfig:
     """tau of the former, relative to D's width."""
     init: Literal["kept", "release"] = "kept"
     """Image and text keep their principal components; or start at random, an accident of the release."""
+    whole_catalog: int = 4096
+    """Most items over which the softmax is exact; over more it is over 2,048 drawn ones and the step's
+    targets, corrected for how often each is drawn."""
     loss_weight_target: float = 1.0
     """Weight of positions whose next event has the target behavior."""
     loss_weight_auxiliary: float = 1.0

@@ -65,7 +65,7 @@ def test_item_vectors_are_not_below_zero_and_chunks_agree_with_the_whole(
     model = build()
     whole = model.encode_items()[0]
     assert (whole >= 0).all() and whole.any()
-    monkeypatch.setattr("bench.baselines.mmsbr.CHUNK", 3)
+    monkeypatch.setattr("bench.baselines.mmsbr.ITEMS_AT_ONCE", 3)
     assert torch.allclose(model.encode_items()[0], whole, atol=1e-6)
 
 
@@ -271,6 +271,19 @@ def test_the_priced_loss_at_the_last_position_is_the_softmax_of_the_scores() -> 
     logits = model.score(batch(), CANDIDATES)
     expected = F.cross_entropy(logits, LABELS[:, -1] - 1)
     assert torch.allclose(model.loss(alone)["prediction"], expected, atol=1e-3)
+
+
+def test_over_more_items_than_the_whole_catalog_the_softmax_is_sampled_and_corrected() -> None:
+    model, sampled = build(pseudo="off"), build(pseudo="off", whole_catalog=ITEMS - 1)
+    row, column = torch.nonzero(LABELS, as_tuple=True)
+    labels = LABELS[row, column]
+    items, correction = sampled.softmax.columns(labels)  # 2,048 draws leave out none of so few
+    assert items.tolist() == list(range(1, ITEMS + 1)) and correction is not None
+    u = model.interest(model.vectors(HISTORY.flatten()).view(*HISTORY.shape, D), HISTORY > 0)[row, column]
+    logits = u @ model.vectors(items).T
+    assert torch.allclose(model.loss(batch())["loss"], F.cross_entropy(logits, labels - 1), atol=1e-5)
+    expected = F.cross_entropy(logits + correction, labels - 1)
+    assert torch.allclose(sampled.loss(batch())["loss"], expected, atol=1e-5)
 
 
 def test_an_asked_for_price_that_is_not_there_is_refused() -> None:
