@@ -120,7 +120,7 @@ class SASRecConfig:
     """Learning rate of Adam."""
     batch_size: int = 128
     """Histories per step."""
-    epochs: int = 200
+    epochs: int = 1000
     """Most epochs."""
     patience: int = 10
     """Epochs without a better validation NDCG@10 before training ends."""
