@@ -22,7 +22,7 @@ COPIED = {
     "parity.md": "results/reference/parity.md",
 }
 """Page -> the file of the repository that it shows as it is."""
-FIGURES = "results/reference/figures"
+FIGURES = "results/reference/pictures"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
