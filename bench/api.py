@@ -10,7 +10,7 @@ Errors that a user can mend are `bench.errors.UserError`, one line each.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,7 +25,7 @@ from bench.experiments.record import Outcome, Record
 from bench.experiments.store import Store
 from bench.registry import select
 from bench.report.ablation import Ablation, compare
-from bench.report.tables import Table, build, comparable
+from bench.report.tables import Table, build, comparable, left_out
 
 if TYPE_CHECKING:
     import pandas
@@ -194,8 +194,9 @@ def table(
     Raises:
         UserError: the store holds no such cell.
     """
-    records = stored(Store(Path(results).expanduser()), dataset, protocol, task)
-    return _results(in_order(comparable(named(records, models))), metrics)
+    records = named(stored(Store(Path(results).expanduser()), dataset, protocol, task), models)
+    shown = in_order(comparable(records))
+    return replace(_results(shown, metrics), left_out=left_out(records, shown))
 
 
 def load_dataset(name: str, options: Mapping[str, Any] | None = None) -> Dataset:

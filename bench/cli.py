@@ -242,13 +242,17 @@ def table(
     """
     from bench.experiments.chosen import in_order, named, stored
     from bench.experiments.store import Store
-    from bench.report.tables import comparable
+    from bench.report.tables import comparable, left_out
 
-    records = in_order(comparable(named(stored(Store(results), dataset, protocol, task.value), models)))
+    finished = named(stored(Store(results), dataset, protocol, task.value), models)
+    records = in_order(comparable(finished))
+    missing = left_out(finished, records)
     form = Format.json if as_json else form
     if by is None and where is None:
-        _show(_table(records, metrics), form)
+        _show(replace(_table(records, metrics), left_out=missing), form)
         return
+    for line in missing:
+        print(line, file=sys.stderr)
     if task is TaskName.ctr:
         raise UserError("--by, --where: slices are of ranks; leave --task ctr out")
     _show_slices(records, metrics, (by, where), form, results)

@@ -1,5 +1,6 @@
 """`bench audit`, `bench compare`: can the numbers be true, and do two models differ? Parsing and printing."""
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -74,13 +75,16 @@ def compare(
     from bench.experiments.chosen import model_name, named, stored
     from bench.experiments.store import Store
     from bench.report.compare import compare_models, lines_of, to_dict
-    from bench.report.tables import comparable
+    from bench.report.tables import comparable, left_out
 
     if task is TaskName.ctr:
         raise UserError("bench compare: tests ranks; leave --task ctr out")
     records, pair = stored(Store(results), dataset, protocol), (model_name(first), model_name(second))
     records = [record for name in pair for record in named(records, name)]
-    made = compare_models(comparable(records), pair, metric.upper(), margin)
+    shown = comparable(records)
+    made = compare_models(shown, pair, metric.upper(), margin)
+    for line in left_out(records, shown):
+        print(line, file=sys.stderr)
     if as_json:
         print_json(to_dict(made))
         return

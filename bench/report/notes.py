@@ -39,13 +39,22 @@ def notes(table: Table) -> list[str]:
         lines += [
             f"Left out of training: {facts.hidden_events:,} shallower events on held-out items ({rule})"
         ]
-    seeds = sorted({seed for row in table.rows for seed in row.seeds})
-    lines += [
-        f"Seeds: {', '.join(map(str, seeds)) or 'none'}; mean ± sample deviation where there are several"
-    ]
+    lines += [_seeds(table.rows), *table.left_out]
     lines += _audit(table)
     lines += _validation_notes(facts.validation_users, table.rows)
     return lines + _row_notes(table.rows, table)
+
+
+def _seeds(rows: Sequence[Row]) -> str:
+    """Say which seeds the rows hold, and name those that hold fewer."""
+    seeds = sorted({seed for row in rows for seed in row.seeds})
+    words = [
+        f"Seeds: {', '.join(map(str, seeds)) or 'none'}; mean ± sample deviation where there are several"
+    ]
+    for held in sorted({row.seeds for row in rows if row.metrics and set(row.seeds) != set(seeds)}):
+        few = [row.label for row in rows if row.metrics and row.seeds == held]
+        words.append(f"{', '.join(map(str, held))} alone: {', '.join(few)}")
+    return "; ".join(words)
 
 
 def _audit(table: Table) -> list[str]:

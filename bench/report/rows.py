@@ -100,6 +100,8 @@ class Table:
     """Models whose options come from a sweep, with its trials, in words."""
     where: str = ""
     """Condition under which the test users were chosen; empty for all."""
+    left_out: tuple[str, ...] = ()
+    """What `left_out` says of the finished cells that no row holds."""
 
     @property
     def simulated(self) -> bool:
@@ -154,6 +156,32 @@ def comparable(records: Iterable[Record]) -> list[Record]:
     shared = [record for record in given if _ground(record) == _ground(last)]
     newest = {record.cell.model: _variant(record) for record in sorted(shared, key=_age)}
     return [record for record in shared if _variant(record) == newest[record.cell.model]]
+
+
+def left_out(records: Sequence[Record], shown: Sequence[Record]) -> tuple[str, ...]:
+    """Say, a line each, which finished cells are neither shown nor replaced by a cell of the same seed.
+
+    Args:
+        records: those that `comparable` was given.
+        shown: what it returned.
+    """
+    known = {(record.cell.model, record.cell.seed) for record in shown}
+    models, grounds = {model for model, _ in known}, {_ground(record) for record in shown}
+    done = [record for record in records if record.status == "done"]
+    lost = [record for record in done if (record.cell.model, record.cell.seed) not in known]
+    lost.sort(key=lambda record: (record.label, record.cell.seed))
+    other_run = {
+        f"{record.label} seed {record.cell.seed} ({_commit(record) or 'no commit'})": None
+        for record in lost
+        if _ground(record) in grounds
+    }
+    other_data = {record.label: None for record in lost if record.cell.model not in models}
+    lines = []
+    if other_run:
+        lines += [f"Left out, run with other code, options or limits than their row: {', '.join(other_run)}"]
+    if other_data:
+        lines += [f"Left out, run on other data, protocol or candidates: {', '.join(other_data)}"]
+    return tuple(lines)
 
 
 def _age(record: Record) -> str:

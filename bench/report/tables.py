@@ -15,11 +15,11 @@ from rich.table import Table as RichTable
 from bench.config import ProtocolOptions, flatten
 from bench.files import replacing
 from bench.report.notes import LEVEL, notes
-from bench.report.rows import Row, Table, Value, build, comparable
+from bench.report.rows import Row, Table, Value, build, comparable, left_out
 
 __all__ = [
-    "Row", "Table", "Value", "build", "comparable", "latex_text", "notes", "protocol_name", "show",
-    "to_csv", "to_json", "to_latex", "to_markdown", "write_files", "write_tables",
+    "Row", "Table", "Value", "build", "comparable", "latex_text", "left_out", "notes", "protocol_name",
+    "show", "to_csv", "to_json", "to_latex", "to_markdown", "write_files", "write_tables",
 ]  # fmt: skip
 
 COLUMNS = ("Seeds", "Weights", "Train s", "Epochs", "Targets", "Targets/s", "Users/s", "MiB")

@@ -16,6 +16,7 @@ from bench.experiments.record import Cell, Outcome
 from bench.report.tables import (
     build,
     comparable,
+    left_out,
     notes,
     show,
     to_csv,
@@ -138,6 +139,27 @@ def test_comparable_keeps_the_newest_data_and_each_model_as_it_ran_last():
     other = record("b", [1] * 4, finished_at="2025-01-02")
     assert comparable([last[0], old, *first, other, last[1]]) == [last[0], other, last[1]]
     assert comparable([]) == []
+
+
+def test_finished_cells_that_no_row_holds_are_named():
+    old = [record("a", [1] * 4, seed=s, epochs=5, finished_at="2025-01-02") for s in (0, 1)]
+    new = record("a", [1] * 4, seed=1, epochs=9, finished_at="2025-01-03")
+    elsewhere = record("b", [1] * 4, candidates_hash="old", finished_at="2025-01-01")
+    given = [*old, new, elsewhere, failed("c", epochs=5, seed=7, finished_at="2025-01-01")]
+    shown = comparable(given)
+    assert left_out(given, shown) == (
+        "Left out, run with other code, options or limits than their row: A seed 0 (no commit)",
+        "Left out, run on other data, protocol or candidates: B",
+    )
+    assert left_out(shown, shown) == ()
+    table = dataclasses.replace(build(shown), left_out=left_out(given, shown))
+    assert table.left_out[0] in notes(table)
+
+
+def test_rows_of_fewer_seeds_are_named():
+    rows = [record("a", [1] * 4, seed=s) for s in (0, 1, 2)] + [record("b", [1] * 4, seed=1), failed("c")]
+    assert "Seeds: 0, 1, 2; mean ± sample deviation where there are several; 1 alone: B" in notes(build(rows))
+    assert "Seeds: 0, 1, 2; mean ± sample deviation where there are several" in notes(build(rows[:3]))
 
 
 def test_shared_signs_give_the_p_value_of_the_exact_enumeration():
