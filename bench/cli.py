@@ -46,6 +46,7 @@ from bench.terminal import (
     print_rows,
     show_work,
     use_plain_signs,
+    warn,
 )
 
 if TYPE_CHECKING:
@@ -251,8 +252,7 @@ def table(
     if by is None and where is None:
         _show(replace(_table(records, metrics), left_out=missing), form)
         return
-    for line in missing:
-        print(line, file=sys.stderr)
+    warn(missing)
     if task is TaskName.ctr:
         raise UserError("--by, --where: slices are of ranks; leave --task ctr out")
     _show_slices(records, metrics, (by, where), form, results)

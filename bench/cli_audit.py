@@ -1,6 +1,5 @@
 """`bench audit`, `bench compare`: can the numbers be true, and do two models differ? Parsing and printing."""
 
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bench.errors import UserError
-from bench.terminal import Json, Results, TaskName, TaskOption, print_json, print_rows
+from bench.terminal import Json, Results, TaskName, TaskOption, print_json, print_rows, warn
 
 
 def audit(
@@ -83,8 +82,7 @@ def compare(
     records = [record for name in pair for record in named(records, name)]
     shown = comparable(records)
     made = compare_models(shown, pair, metric.upper(), margin)
-    for line in left_out(records, shown):
-        print(line, file=sys.stderr)
+    warn(left_out(records, shown))
     if as_json:
         print_json(to_dict(made))
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.errors import UserError, hint
-from bench.terminal import Results, TaskName, TaskOption, expanded, progress
+from bench.terminal import Results, TaskName, TaskOption, expanded, progress, warn
 
 if TYPE_CHECKING:
     from bench.experiments.record import Record
@@ -118,7 +118,7 @@ def ablation(
     from bench.experiments.store import Store
     from bench.report import figures
     from bench.report.ablation import compare
-    from bench.report.rows import comparable
+    from bench.report.rows import comparable, left_out
 
     entries = members(model, variants)
     names = {entry.card.name for entry in entries}
@@ -127,9 +127,11 @@ def ablation(
         for record in Store(results).records(task.value, dataset=dataset)
         if record.cell.model in names and (protocol is None or record.cell.protocol.candidates == protocol)
     ]
-    fitted, missing = fitting(comparable(records), entries)
+    shown = comparable(records)
+    fitted, missing = fitting(shown, entries)
+    warn(left_out(records, shown))
     if missing:
-        print(f"not run like the full model, left out: {', '.join(missing)}", file=sys.stderr)
+        warn([f"not run like the full model, left out: {', '.join(missing)}"])
     chosen = [name.strip() for name in metrics.split(",")] if metrics else None
     try:
         comparison = compare(fitted, chosen)

@@ -190,6 +190,12 @@ def show_work(rows: Sequence[Sequence[str]], lines: Sequence[str]) -> None:
     print("\n".join(lines or ["nothing to run"]))
 
 
+def warn(lines: Sequence[str]) -> None:
+    """Print lines on stderr: a reader must know them, a program that parses stdout must not meet them."""
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
 def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows of text under a head; the first column is never broken."""
     grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

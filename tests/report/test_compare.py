@@ -50,3 +50,17 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown.exit_code == 0 and "Popularity less ItemKNN" in shown.stdout and "Wilcoxon" in shown.stdout
     machine = CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False)
     assert json.loads(machine.stdout)["labels"] == ["Popularity", "ItemKNN"]
+
+
+def test_the_commands_name_a_seed_that_a_later_run_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
+    run_grid(make_plan("synthetic", select("popularity,item-knn"), settings=SMALL, seeds=2), Store(tmp_path))
+    later = make_plan("synthetic", select("item-knn"), settings=SMALL, seeds=1, epochs=1)
+    run_grid(later, Store(tmp_path), quiet=True)
+    told = "Left out, run with other code, options or limits than their row: ItemKNN seed 1"
+    compared = CliRunner().invoke(app, ["compare", "popularity", "item-knn", "--results", str(tmp_path)])
+    assert compared.exit_code == 0 and told in compared.stderr and told not in compared.stdout
+    table = CliRunner().invoke(app, ["table", "--format", "markdown", "--results", str(tmp_path)])
+    assert table.exit_code == 0 and told in table.stdout and "; 0 alone: ItemKNN" in table.stdout
