@@ -21,5 +21,6 @@ bench run --models m3bsr,m3bsr:mlp --dataset ml-100k --seeds 1 --max-minutes 2 -
 bench figure embeddings --run m3bsr-seed0 --run m3bsr:mlp-seed0 --color Comedy,Drama,Horror,Action --results "$films"
 bench figure diagnostics --run m3bsr-seed0 --results "$films"
 
+rm -f pictures/diagnostics_*.png  # their names hold the key of a cell
 cp "$work"/figures/*.png "$films"/figures/*.png pictures/
 cp "$work"/tables/*.md pictures/
