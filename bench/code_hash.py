@@ -86,13 +86,15 @@ def helpers(path: Path) -> dict[str, Path]:
 
 def statements(file: Path) -> str:
     """Return the source without comments, docstrings, lone strings and the contents of cards."""
-    return _statements(file, file.stat().st_mtime_ns)
+    return _read(file, file.stat().st_mtime_ns)[0]
 
 
 @cache
-def _statements(file: Path, changed: int) -> str:
-    tree = _Bare().visit(ast.parse(file.read_text(encoding="utf-8"), filename=str(file)))
-    return ast.unparse(ast.fix_missing_locations(tree))
+def _read(file: Path, changed: int) -> tuple[str, tuple[str, ...]]:
+    """Return the statements of a file, and the dotted names that it imports."""
+    tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+    names = tuple(_names(tree, file))
+    return ast.unparse(ast.fix_missing_locations(_Bare().visit(tree))), names
 
 
 class _Bare(ast.NodeTransformer):
@@ -113,9 +115,8 @@ class _Bare(ast.NodeTransformer):
 @cache
 def _imported(file: Path, home: Path, changed: int) -> tuple[Path, ...]:
     """Return the files of the project and of the model's own that a file imports."""
-    tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
     files: list[Path] = []
-    for name in _names(tree, file):
+    for name in _read(file, changed)[1]:
         top = name.partition(".")[0]
         files += _project(name) if top == "bench" else _own(name, home)
     return tuple(path.resolve() for path in dict.fromkeys(files))

@@ -9,9 +9,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy: tests run side by
 import numpy as np
 import pytest
 
+from bench import api
 from bench.data.schema import Interactions, Touched
+from bench.experiments import grid
 
 CLICK, FAVOR = 1, 2
+
+
+@pytest.fixture(autouse=True)
+def one_cell_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells run in the test's own process unless it asks for several: tests go side by side already, and a
+    process that imports torch costs seconds.
+    """
+    for module in (grid, api):
+        monkeypatch.setattr(module, "default_jobs", lambda device: 1)
 
 
 def interactions(users: list[list[tuple[int, int, int]]]) -> Interactions:

@@ -99,7 +99,7 @@ def test_simulated_kuaishou_goes_the_whole_way_to_a_table_that_says_so(tmp_path)
         found["simulated"] and found["modalities"]["image"] > 0.99 and 0.3 < found["modalities"]["text"] < 1
     )
     assert found["paper"]["items"] == 618_529
-    quick = ("--set", "m3bsr.max_targets_per_user=1", "--seeds", "1", "--epochs", "1", "--jobs", "1")
+    quick = ("--set", "hidden_size=16", "--set", "max_history=10", "--seeds", "1", "--epochs", "1")
     table = bench(
         "run", "--models", "sasrec,m3bsr", "--dataset", "kuaishou", *quick, "--results", results, "--json"
     )

@@ -15,14 +15,21 @@ ROOT = Path(__file__).parent.parent
 WATCHED = ("popularity", "sasrec", "sasrec-ce", "gru4rec", "bert4rec", "m3bsr", "diff_msin")
 
 
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory):
+    """A copy of the project's sources: one for all tests, as a file that stays is parsed once."""
+    folder = tmp_path_factory.mktemp("project")
+    for part in ("bench", "baselines", "models"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A copy of the project's sources that may be edited."""
-    for folder in ("bench", "baselines", "models"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(bench, "__path__", [str(tmp_path / "bench"), str(tmp_path)])
-    monkeypatch.setattr(bench, "__file__", str(tmp_path / "bench" / "__init__.py"))
-    return tmp_path
+def project(copied, monkeypatch):
+    """Take the copy for the project itself."""
+    monkeypatch.setattr(bench, "__path__", [str(copied / "bench"), str(copied)])
+    monkeypatch.setattr(bench, "__file__", str(copied / "bench" / "__init__.py"))
+    return copied
 
 
 def hashes() -> dict[str, str]:
@@ -30,12 +37,15 @@ def hashes() -> dict[str, str]:
 
 
 def edited(project: Path, file: str, old: str, new: str) -> set[str]:
-    """Return the models whose hash an edit changes."""
+    """Return the models whose hash an edit changes, and undo the edit."""
     path = project / file
     before, text = hashes(), path.read_text(encoding="utf-8")
     assert old in text, old
-    path.write_text(text.replace(old, new, 1), encoding="utf-8")
-    after = hashes()
+    try:
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+        after = hashes()
+    finally:
+        path.write_text(text, encoding="utf-8")
     return {name for name in before if before[name] != after[name]}
 
 

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -226,65 +227,66 @@ def test_the_command_and_a_tuned_run(tmp_path: Path) -> None:
         CliRunner().invoke(app, ["sweep", "popularity", *words], catch_exceptions=False)
 
 
-def command(tmp_path: Path, trials: int, *more: str) -> list[str]:
+def words_of(tmp_path: Path, trials: int, *more: str) -> list[str]:
     words = ["sweep", "nmtr", "--dataset", "synthetic", "--trials", str(trials), "--epochs", "12", *more]
-    return [
-        sys.executable,
-        "-m",
-        "bench",
-        *words,
-        "--pruner",
-        "none",
-        "--results",
-        str(tmp_path / "r"),
-        *WORDS,
-    ]
+    return [*words, "--pruner", "none", "--results", str(tmp_path / "r"), *WORDS]
 
 
-def finished(tmp_path: Path) -> int:
-    """Return how many trials the one study of a results folder has finished."""
-    for database in (tmp_path / "r" / "sweeps").glob("*/*.db"):
-        url = f"sqlite:///{database}"
+def begun(words: list[str]) -> subprocess.Popen[str]:
+    """Start the command in a process of its own."""
+    pipes: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-m", "bench", *words], **pipes)
+
+
+def wait_for_a_trial(tmp_path: Path, process: subprocess.Popen[str], url: str = "") -> None:
+    """Wait until a study has a finished trial, or its process has ended."""
+    deadline = time.monotonic() + 90
+    while finished(tmp_path, url) < 1 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+
+
+def both_workers(tmp_path: Path, words: list[str], url: str = "") -> list[str]:
+    """Run the command in another process and, once that has finished a trial, in this one too; return what
+    each said on stderr.
+    """
+    other = begun(words)
+    wait_for_a_trial(tmp_path, other, url)
+    own = CliRunner().invoke(app, words, catch_exceptions=False)
+    said = [other.communicate(timeout=240)[1], own.stderr]
+    assert [other.returncode, own.exit_code] == [0, 0], said
+    return said
+
+
+def finished(tmp_path: Path, url: str = "") -> int:
+    """Return how many trials the one study of a storage, or of a results folder, has finished."""
+    databases = sorted((tmp_path / "r" / "sweeps").glob("*/*.db"))
+    for storage in [url] if url else [f"sqlite:///{database}" for database in databases]:
         try:
-            names = optuna.get_all_study_names(url)
-            return sum(
-                t.state in FINISHED for t in optuna.load_study(study_name=names[0], storage=url).trials
-            )
-        except Exception:  # the file is there before its tables are
+            (name,) = optuna.get_all_study_names(storage)
+            trials = optuna.load_study(study_name=name, storage=storage).trials
+            return sum(trial.state in FINISHED for trial in trials)
+        except Exception:  # the storage is there before its tables are
             return 0
     return 0
 
 
 def test_a_sweep_that_is_killed_goes_on_with_what_it_had(tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command(tmp_path, 4), env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 90
-    while finished(tmp_path) < 1 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
+    process = begun(words_of(tmp_path, 4))
+    wait_for_a_trial(tmp_path, process)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     before = finished(tmp_path)
     assert before >= 1
-    done = subprocess.run(command(tmp_path, 4), env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(app, words_of(tmp_path, 4), catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
     assert done.stderr.count("validation NDCG@10") == 4 - before  # nothing that was finished ran again
     assert finished(tmp_path) == 4
 
 
 def test_two_workers_share_the_trials(tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     open_plan(plan_of())  # prepared once: two processes need not do it side by side
-    workers = [
-        subprocess.Popen(
-            command(tmp_path, 5), env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
-    said = [worker.communicate(timeout=240)[1] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], said
-    assert 5 <= finished(tmp_path) <= 6  # the other one may be in the middle of a trial at the end
+    said = both_workers(tmp_path, words_of(tmp_path, 8))
+    assert 8 <= finished(tmp_path) <= 9  # the other one may be in the middle of a trial at the end
     assert all("validation NDCG@10" in text for text in said), said
 
 
@@ -328,16 +330,9 @@ def postgres() -> Iterator[str]:
 
 
 def test_two_workers_share_the_trials_on_postgresql(tmp_path: Path, postgres: str) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     open_plan(plan_of())
-    words = command(tmp_path, 5, "--storage", postgres)
-    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    workers = [subprocess.Popen(words, env=environment, **pipes) for _ in range(2)]
-    said = [worker.communicate(timeout=240)[1] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], said
-    (name,) = optuna.get_all_study_names(postgres)
-    trials = optuna.load_study(study_name=name, storage=postgres).trials
-    assert 5 <= sum(trial.state in FINISHED for trial in trials) <= 6
+    said = both_workers(tmp_path, words_of(tmp_path, 8, "--storage", postgres), postgres)
+    assert 8 <= finished(tmp_path, postgres) <= 9
     assert all("validation NDCG@10" in text for text in said), said
     preset = json.loads(next((tmp_path / "r" / "presets").glob("*/nmtr.json")).read_text())
     assert "tester" not in preset["storage"] and preset["storage"].endswith("/postgres")
