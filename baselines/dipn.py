@@ -256,22 +256,22 @@ class DIPN(Recommender):
             items, behaviors = batch.target, batch.target_behavior
         z = self.hidden(batch, row, column)
         is_target = behaviors == len(self.info.behaviors)
-        target = self.item_loss(z, items, is_target.float())
-        auxiliary = self.item_loss(self.other(z), items, (~is_target).float())
+        target = self.item_loss(z[is_target], items[is_target])
+        auxiliary = self.item_loss(self.other(z[~is_target]), items[~is_target])
         kind = F.binary_cross_entropy_with_logits(self.next_type(z).squeeze(1), is_target.float())
         c = self.config
         total = target + c.loss_weight_type * kind + c.loss_weight_auxiliary * auxiliary
         return {"loss": total, "target": target, "type": kind, "auxiliary": auxiliary}
 
-    def item_loss(self, z: Tensor, items: Tensor, weights: Tensor) -> Tensor:
-        """Return the softmax loss of the items (n,) for z (n, D), weighted mean."""
+    def item_loss(self, z: Tensor, items: Tensor) -> Tensor:
+        """Return the softmax loss of the items (n,) for z (n, D), mean over rows; 0 where there is none."""
         number = self.config.num_negatives
         if number is None and self.info.num_items > WHOLE_CATALOG:
             number = 4096
         if number is None:
-            return chunked_cross_entropy(z, self.items.weight, items, weights, self.bias)
+            return chunked_cross_entropy(z, self.items.weight, items, bias=self.bias)
         negatives = torch.randint(1, self.info.num_items + 1, (number,)).to(z.device)
-        return sampled_cross_entropy(z, self.items.weight, items, negatives, weights, self.bias)
+        return sampled_cross_entropy(z, self.items.weight, items, negatives, bias=self.bias)
 
     def encode(self, batch: Batch) -> Tensor:
         """Return z after the newest event, (B, D)."""
