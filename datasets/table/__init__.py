@@ -123,7 +123,7 @@ def read(raw: Path | None, options: Options) -> RawData:
     path = event_file(raw, options.events, options.items)
     table = open_table(path, options.on_bad_row, options.quotes)
     item_file = named_file(path.parent, options.items, "items") if options.items else None
-    items = open_table(item_file, options.on_bad_row, options.quotes) if item_file else None
+    items = open_table(item_file, options.on_bad_row, options.quotes, whole_lines=True) if item_file else None
     for option in ("user", "item", "timestamp", *(["behavior"] if options.behavior else [])):
         table.require(getattr(options, option), option)
     if items:

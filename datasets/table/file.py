@@ -47,8 +47,8 @@ class Table:
     header: int = 0
     """Row of the header, from 1."""
     broken: Mapping[int, str] = field(default_factory=dict)
-    """Rows, from 0 after the header, that are too long, not UTF-8 or leave a quote open -> what is wrong;
-    blank in `frame`."""
+    """Rows, from 0 after the header, that are too long, not UTF-8, leave a quote open or, where that counts,
+    are too short -> what is wrong; blank in `frame`."""
 
     def scan(self, source: Path | bytes) -> pl.LazyFrame:
         """Return the columns of a text of this form, lazily."""
@@ -127,7 +127,9 @@ def named_file(folder: Path, name: str, option: str) -> Path:
     return folder / name
 
 
-def open_table(path: Path, on_bad_row: OnBadRow = "error", quotes: Quotes = "auto") -> Table:
+def open_table(
+    path: Path, on_bad_row: OnBadRow = "error", quotes: Quotes = "auto", whole_lines: bool = False
+) -> Table:
     """Open a table lazily, all columns as text.
 
     Args:
@@ -135,6 +137,9 @@ def open_table(path: Path, on_bad_row: OnBadRow = "error", quotes: Quotes = "aut
         on_bad_row: `skip` looks for lines that are too long, cannot be decoded or leave a quote open, and
             makes them blank; by default an open quote stops here, the others at the first use of the table.
         quotes: whether fields of text may be quoted.
+        whole_lines: a line with fewer fields than the header is broken, too. Where fields may be empty it
+            would be read as a row without these, and what was cut off would never be missed. All lines are
+            read once for it.
 
     Raises:
         UserError: not a table file, an empty one, one that cannot be decoded, or a column name twice.
@@ -148,7 +153,9 @@ def open_table(path: Path, on_bad_row: OnBadRow = "error", quotes: Quotes = "aut
     if unclosed and on_bad_row == "error":
         raise refused(path, unclosed, "close it, set quotes=never where quotes are letters")
     try:
-        return _without_broken(table, bool(unclosed)) if on_bad_row == "skip" else table
+        if whole_lines and on_bad_row == "error" and (fault := next(_faults(table, True), None)):
+            raise UserError(f"{path}: {_broken(table, *fault)}")
+        return _without_broken(table, bool(unclosed), whole_lines) if on_bad_row == "skip" else table
     except (PolarsError, OSError, EOFError, zlib.error) as error:
         raise _explain(table, error) from error
 
@@ -208,35 +215,36 @@ def _header(path: Path) -> tuple[int, str]:
     return header
 
 
-def _without_broken(table: Table, broken: bool) -> Table:
+def _without_broken(table: Table, broken: bool, whole_lines: bool) -> Table:
     """Return the table with broken lines blank, its text then held; one without such lines as it is."""
     try:
-        if not broken:
+        if not broken and not whole_lines:
             table.frame.select(pl.all().null_count()).collect(engine="streaming")
             return table
     except PolarsError:  # a line that is too long or cannot be decoded
         pass
-    faults = dict(_faults(table))
+    faults = dict(_faults(table, whole_lines))
+    if not faults:
+        return table
     lines = whole_text(table.path).split(b"\n")
     for row in faults:
         lines[table.header + row] = b""
     return replace(table, frame=table.scan(b"\n".join(lines)), broken=faults)
 
 
-def _faults(table: Table) -> Iterator[tuple[int, str]]:
+def _faults(table: Table, whole_lines: bool = False) -> Iterator[tuple[int, str]]:
     """Yield row, from 0 after the header, and what is wrong with its line, of broken lines."""
-    width = len(table.columns)
     with opened(table.path) as file:
         for row, line in enumerate(itertools.islice(file, table.header, None)):
-            if fault := _fault(_decoded(line), table, width):
+            if fault := _fault(_decoded(line), table, whole_lines):
                 yield row, fault
 
 
-def _fault(line: str, table: Table, width: int) -> str:
-    fields = table.fields(line)
+def _fault(line: str, table: Table, whole_lines: bool) -> str:
+    fields, width = table.fields(line), len(table.columns)
     if fields is None:
         return open_quote(line)
-    if len(fields) > width:
+    if len(fields) > width or (whole_lines and len(fields) < width and line.strip()):
         return f"{len(fields)} columns, expected {width} as in the header"
     byte = undecoded(line)
     return f"byte {byte} is not UTF-8" if byte else ""
@@ -252,10 +260,15 @@ def _explain(table: Table, error: Exception) -> UserError:
     problem = f"cannot be read ({reason}); get or write the file again"
     with suppress(OSError, EOFError, zlib.error):  # what cannot be unpacked has no lines
         if table.columns and (fault := next(_faults(table), None)):
-            utf8 = fault[1].endswith("UTF-8")
-            fix = "save the file as UTF-8" if utf8 else "quote or remove the extra separator"
-            problem = f"row {table.lines([fault[0]])[0]}: {fault[1]}; {fix}, {SKIP}"
+            problem = _broken(table, *fault)
     return UserError(f"{table.path}: {problem}")
+
+
+def _broken(table: Table, row: int, problem: str) -> str:
+    """Return the words for a broken line, with the cure."""
+    fix = "complete the line, or quote or remove an extra separator"
+    fix = "save the file as UTF-8" if problem.endswith("UTF-8") else fix
+    return f"row {table.lines([row])[0]}: {problem}; {fix}, {SKIP}"
 
 
 def written(column: str) -> pl.Expr:

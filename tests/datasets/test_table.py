@@ -307,6 +307,13 @@ def test_item_ids_of_both_tables_have_one_type(tmp_path: Path) -> None:
         ("item\n10\n11\n10\n", {}, ["items.csv: row 4", "item '10'", "one row per item"]),
         ("item,title\n10,a\n,b\n", {}, ["items.csv: row 3", "item is empty"]),
         ("item\n-3\n", {}, ["items.csv: row 2", "item '-3'", "0 or more"]),
+        (
+            "item,title,brand\n10,a,b\n11\n",
+            {},
+            ["items.csv: row 3: 1 columns, expected 3", "complete the line"],
+        ),
+        ("item,title,brand\n10,a,b\n\n11,x\n12\n", {}, ["items.csv: row 4: 2 columns, expected 3"]),
+        ('item,title\n10,"a, b"\n"11"\n', {}, ["items.csv: row 3: 1 columns, expected 2", "--on-bad-row"]),
         ("item\n99\n98\n", {}, ["items.csv", "no item of the events (99, 98 there, ", "item_id="]),
         ("id\n10\n", {}, ["items.csv: row 1: no column 'item'", "set item_id="]),
         ("item\n10\n", {"attributes": ("brand",)}, ["no column 'brand'", "set attributes="]),
@@ -325,6 +332,20 @@ def test_a_faulty_item_table_is_refused(tmp_path: Path, items: str, changes, tol
     options = Options(**{"behaviors": THREE, "items": "items.csv", **changes})
     message = complaint(item_folder(tmp_path, items), options)
     assert [part for part in told if part not in message] == [], message
+
+
+def test_cut_rows_of_an_item_table_are_skipped_counted_and_leave_the_vectors_in_place(tmp_path: Path) -> None:
+    item_folder(tmp_path, "item,title\n10,a\n11\n12,c\n")
+    np.save(tmp_path / "image.npy", np.array([[1, 0], [2, 0], [3, 0]], np.float32))
+    options = Options(behaviors=THREE, items="items.csv", features_image="image.npy", on_bad_row="skip")
+    data = read(tmp_path, options)
+    assert data.items is not None and data.items["item"].to_list() == [10, 12]
+    features = data.features["image"]
+    assert isinstance(features, RawFeatures) and features.items == [10, 12]
+    assert features.vectors.tolist() == [[1, 0], [3, 0]]
+    part = part_of(data)
+    assert part.dropped == {"malformed rows of items.csv": 1}
+    assert part.bad_rows == (f"{tmp_path}/items.csv: row 3: 1 columns, expected 2 as in the header",)
 
 
 def test_vectors_follow_the_rows_of_the_item_table_and_nan_rows_are_absent(tmp_path: Path) -> None:
