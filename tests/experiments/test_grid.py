@@ -356,16 +356,16 @@ def test_total_minutes_are_shared_and_what_a_cell_leaves_goes_to_the_others(tmp_
 def test_a_run_with_total_minutes_ends_in_time_is_found_again_and_tells_what_each_had(tmp_path, jobs, capsys):
     plan = Plan(
         "tiny", tuple(registry.select("popularity,gru4rec,sasrec")), protocol=ProtocolOptions(),
-        training=TrainingOptions(total_minutes=0.06),
+        training=TrainingOptions(total_minutes=0.03),
     )  # fmt: skip
     records = grid.run_grid(plan, Store(tmp_path), jobs=jobs)
-    assert "at most 0.06 minutes of training, shared" in capsys.readouterr().err
+    assert "at most 0.03 minutes of training, shared" in capsys.readouterr().err
     assert [record.status for record in records] == ["done"] * 3
     trained = [record.outcome.train_seconds for record in records]
-    assert sum(trained) / jobs < 3.6 + 3  # an epoch and its validation may end a little later
+    assert sum(trained) / jobs < 1.8 + 6  # a process begins with imports, an epoch may end a little later
     lines = notes(build(records))
     assert any(line.startswith("Minutes of training that each had: GRU4Rec") for line in lines)
-    assert "Limit: 0.06 min for all trainings of the command for all models" in lines
+    assert "Limit: 0.03 min for all trainings of the command for all models" in lines
     again = grid.run_grid(plan, Store(tmp_path), jobs=jobs, quiet=True)
     assert [record.finished_at for record in again] == [record.finished_at for record in records]
     other = dataclasses.replace(records[1].cell, total_minutes=None, max_minutes=None)
