@@ -102,6 +102,10 @@ class BERT4RecConfig:
     """Weight decay of matrices and tables."""
     warmup_steps: int = 100
     """Steps over which the learning rate rises."""
+    decay_after: int = 0
+    """Steps after which the learning rate falls with the root of their number; 0: it stays."""
+    weight_average: float = 0.0
+    """Decay of an average of the weights over steps, which is validated and kept, 0.99 say; 0: none."""
     batch_size: int = 64
     """Sequences per step."""
     epochs: int = 1000
@@ -160,6 +164,8 @@ class BERT4Rec(Recommender):
                 optimizer="adamw",
                 weight_decay=c.weight_decay,
                 warmup_steps=c.warmup_steps,
+                decay_after=c.decay_after,
+                weight_average=c.weight_average,
                 epochs=c.epochs,
                 patience=max(c.patience, math.ceil(c.patience_steps / steps)),
                 clip_norm=5.0,

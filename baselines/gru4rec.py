@@ -109,6 +109,10 @@ class GRU4RecConfig:
     """Adagrad as the authors, or Adam, which wants a smaller learning rate."""
     learning_rate: float = 0.05
     """Learning rate; the authors search 0.01 to 0.25 for Adagrad."""
+    decay_after: int = 0
+    """Steps after which the learning rate falls with the root of their number; 0: it stays."""
+    weight_average: float = 0.0
+    """Decay of an average of the weights over steps, which is validated and kept, 0.99 say; 0: none."""
     batch_size: int = 64
     """Histories per step; at most 50 times as many rows and in-batch columns."""
     epochs: int = 200
@@ -165,6 +169,8 @@ class GRU4Rec(Recommender):
                 c.learning_rate,
                 c.batch_size,
                 optimizer=c.optimizer,
+                decay_after=c.decay_after,
+                weight_average=c.weight_average,
                 epochs=c.epochs,
                 patience=c.patience,
                 clip_norm=None,

@@ -118,6 +118,10 @@ class SASRecConfig:
     """L; positions, `n` in the paper."""
     learning_rate: float = 1e-3
     """Learning rate of Adam."""
+    decay_after: int = 0
+    """Steps after which the learning rate falls with the root of their number; 0: it stays."""
+    weight_average: float = 0.0
+    """Decay of an average of the weights over steps, which is validated and kept, 0.99 say; 0: none."""
     batch_size: int = 128
     """Histories per step."""
     epochs: int = 1000
@@ -213,8 +217,11 @@ class SASRec(Recommender):
         c = self.config
         view = Causal(c.max_history)
         return (
-            Stage(view, c.learning_rate, c.batch_size, epochs=c.epochs, patience=c.patience, clip_norm=None),
-        )
+            Stage(
+                view, c.learning_rate, c.batch_size, decay_after=c.decay_after,
+                weight_average=c.weight_average, epochs=c.epochs, patience=c.patience, clip_norm=None,
+            ),
+        )  # fmt: skip
 
     def set_up(self, events: TrainingEvents) -> None:
         """Note what each user has touched in training, for the negatives."""

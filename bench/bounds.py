@@ -51,6 +51,7 @@ BY_NAME: tuple[tuple[str, Bounds], ...] = (
     ("*_minutes", POSITIVE), ("learning_rate*", POSITIVE), ("*temperature", POSITIVE),
     ("dropout*", OPEN_FRACTION), ("*_dropout", OPEN_FRACTION), ("mask_ratio", FRACTION),
     ("last_share", OPEN_FRACTION), ("loss_weight_*", NOT_NEGATIVE), ("weight_decay", NOT_NEGATIVE),
+    ("decay_after", NOT_NEGATIVE), ("weight_average", OPEN_FRACTION),
     ("clip_norm", POSITIVE),
     ("keep_last", COUNT), ("min_*", NOT_NEGATIVE), ("max_*", COUNT), ("users", COUNT), ("items", COUNT),
 )  # fmt: skip

@@ -207,6 +207,11 @@ class Stage:
     """Applied to matrices and tables only, never to biases and norms."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly."""
+    decay_after: int = 0
+    """Steps after which the learning rate falls with the root of their number; 0: it stays."""
+    weight_average: float = 0.0
+    """Decay of an exponential average of the weights over steps, in [0, 1), which is validated and kept; 0:
+    the weights themselves. Costs one more copy of them; not for a stage with an end of its own."""
     epochs: int = 200
     """Most epochs of this stage."""
     patience: int = 10
@@ -230,6 +235,10 @@ class Stage:
     after `epochs`; validation neither ends it nor chooses its weights: the last ones are kept."""
     new_optimizer: bool = False
     """The optimizer begins anew in every epoch, without what it has averaged so far."""
+
+    def __post_init__(self) -> None:
+        if self.own_end and self.weight_average:
+            raise ValueError(f"stage {self.name}: own_end keeps the last weights, weight_average must be 0")
 
 
 class Recommender(nn.Module):

@@ -3,6 +3,7 @@ resumption.
 """
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from bench.errors import UserError
 from bench.evaluation.metrics import ndcg
 from bench.evaluation.ranks import rank
 from bench.interface import Batch, Recommender, Stage, TrainingEvents
+from bench.training.average import WeightAverage
 from bench.training.checkpoint import Checkpoint, snapshot
 from bench.training.data import TrainingData
 from bench.training.watcher import Silent, Watcher
@@ -117,6 +119,7 @@ def fit(
         stage = stages[index]
         start_stage(model, stage, data.events)
         optimizer = make_optimizer(model, stage)
+        average = WeightAverage(model, stage.weight_average) if stage.weight_average else None
         batches = data.batches(stage.view, options.seed)
         limit = stage_deadline(options, index, len(stages), result.seconds)
         steps = batches.num_batches(stage.batch_size)
@@ -124,6 +127,8 @@ def fit(
         if index == resumed and "weights" in state:
             model.load_state_dict(state["weights"])
             optimizer.load_state_dict(state["optimizer"])
+            if average:
+                average.restore(state["average"])
             patience = Patience(stage, state["best_weights"], steps, state["waited"], state["targets"])
             first, limit = state["epoch"], state["limit"]
         else:
@@ -136,16 +141,18 @@ def fit(
             watcher.epoch(stage.name, epoch, most, steps)
             if stage.new_optimizer:
                 optimizer = make_optimizer(model, stage)
-            terms = train_epoch(model, data, batches, stage, optimizer, epoch, watch)
+            terms = train_epoch(model, data, batches, stage, optimizer, average, epoch, watch)
             where = f"{type(model).__name__}, epoch {epoch + 1}"
-            value = validate(model, data, device, options.evaluation_batch, where)
+            with average.applied() if average else nullcontext():
+                value = validate(model, data, device, options.evaluation_batch, where)
+                weights = snapshot(model) if patience.better(value, result.best) else None
             result.seconds, result.epochs = time.monotonic() - begun, result.epochs + 1
             seen = {"seconds": result.seconds, "targets": result.targets, **terms, "NDCG@10": value}
             result.curves.append({"stage": stage.name, "epoch": epoch + 1, **seen})
             patience.epochs += 1
-            if patience.better(value, result.best):
+            if weights is not None:
                 result.best, result.best_epoch = value, epoch + 1
-                patience = Patience(stage, snapshot(model), steps, 0, result.targets)
+                patience = Patience(stage, weights, steps, 0, result.targets)
             watcher.validated(value, result.best)
             if deadline is not None and time.monotonic() >= deadline:
                 result.stopped = "minutes"
@@ -160,6 +167,7 @@ def fit(
                 "best_weights": patience.best_weights,
             }
             state |= {"weights": snapshot(model), "optimizer": optimizer.state_dict()}
+            state |= {"average": average.state()} if average else {}
             checkpoint.save(state)
         if not stage.own_end:
             model.load_state_dict(patience.best_weights)
@@ -191,6 +199,7 @@ def train_epoch(
     batches: TrainingBatches,
     stage: Stage,
     optimizer: torch.optim.Optimizer,
+    average: WeightAverage | None,
     epoch: int,
     watch: Watch,
 ) -> dict[str, float]:
@@ -202,6 +211,8 @@ def train_epoch(
     begun = time.monotonic()
     for batch in batches.epoch(epoch, stage.batch_size):
         terms = train_step(model, batch.to(watch.device), stage, optimizer)
+        if average:
+            average.update()
         steps += 1
         if not np.isfinite(terms["loss"]):
             where = f"{type(model).__name__}: the loss is {terms['loss']} in epoch {epoch + 1}, step {steps}"
@@ -221,7 +232,7 @@ def train_step(
     model: Recommender, batch: Batch, stage: Stage, optimizer: torch.optim.Optimizer
 ) -> dict[str, float]:
     """Do one optimizer step, in micro-batches where the stage asks for them; return its loss terms."""
-    warm_up(optimizer, stage)
+    set_rates(optimizer, stage)
     optimizer.zero_grad(set_to_none=True)
     size = stage.micro_batch or len(batch)
     totals: dict[str, Tensor] = {}
@@ -271,20 +282,22 @@ def make_optimizer(model: Recommender, stage: Stage) -> torch.optim.Optimizer:
         for (prefix, matrices), parameters in sorted(moving.items(), key=lambda part: part[0], reverse=True)
     ]  # fmt: skip
     for group in groups:
-        group["rate"] = group["lr"]  # what `warm_up` rises to
+        group["rate"] = group["lr"]  # what `set_rates` rises to
     rate = stage.learning_rate
     if stage.optimizer == "adagrad":
         return torch.optim.Adagrad(groups, lr=rate, eps=1e-6)
     return (torch.optim.AdamW if stage.optimizer == "adamw" else torch.optim.Adam)(groups, lr=rate)
 
 
-def warm_up(optimizer: torch.optim.Optimizer, stage: Stage) -> None:
-    """Raise the learning rate linearly over the first steps of the stage; the count lives in the optimizer's
-    groups.
+def set_rates(optimizer: torch.optim.Optimizer, stage: Stage) -> None:
+    """Raise the learning rate linearly over the first steps of the stage, and let it fall with the root of
+    their number after `decay_after`; the count lives in the optimizer's groups.
     """
     for group in optimizer.param_groups:
         group["steps"] = group.get("steps", 0) + 1
-        group["lr"] = group["rate"] * min(1.0, group["steps"] / max(stage.warmup_steps, 1))
+        rise = min(1.0, group["steps"] / max(stage.warmup_steps, 1))
+        fall = min(1.0, stage.decay_after / group["steps"]) ** 0.5 if stage.decay_after else 1.0
+        group["lr"] = group["rate"] * rise * fall
 
 
 def stage_deadline(options: FitOptions, index: int, stages: int, spent: float) -> float | None:

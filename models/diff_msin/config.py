@@ -70,6 +70,10 @@ class DiffMSINConfig:
     """User-item pairs scored at once; bounds memory."""
     learning_rate: float = 2e-3
     """Learning rate of Adam (released: 1e-3); see the card."""
+    decay_after: int = 0
+    """Steps after which the learning rate falls with the root of their number; 0: it stays."""
+    weight_average: float = 0.0
+    """Decay of an average of the weights over steps, which is validated and kept, 0.99 say; 0: none."""
     weight_decay: float = 0.0
     """Weight decay of Adam, on matrices and tables (released: 1e-3)."""
     batch_size: int = 160

@@ -51,6 +51,8 @@ class DiffMSIN(Recommender):
                 c.learning_rate,
                 c.batch_size,
                 weight_decay=c.weight_decay,
+                decay_after=c.decay_after,
+                weight_average=c.weight_average,
                 epochs=c.epochs,
                 patience=c.patience,
             ),

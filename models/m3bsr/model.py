@@ -80,6 +80,8 @@ class M3BSR(Recommender):
                 view=Causal(c.max_history) if self.causal else prefixes,
                 learning_rate=c.learning_rate,
                 warmup_steps=c.warmup_steps,
+                decay_after=c.decay_after,
+                weight_average=c.weight_average,
                 batch_size=c.batch_size,
                 micro_batch=c.micro_batch,
                 epochs=c.epochs,

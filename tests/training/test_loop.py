@@ -10,7 +10,7 @@ from bench.errors import UserError
 from bench.interface import Next, Recommender, Stage
 from bench.training.checkpoint import Checkpoint
 from bench.training.data import training_data
-from bench.training.loop import FitOptions, fit, make_optimizer, train_step, validate
+from bench.training.loop import FitOptions, fit, make_optimizer, set_rates, train_step, validate
 from bench.training.watcher import Silent
 
 CPU = torch.device("cpu")
@@ -253,6 +253,19 @@ def test_warm_up_raises_the_rate_linearly(make_task):
         train_step(model, batch, stage, optimizer)
         rates.append(optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
+
+
+def test_the_rate_falls_with_the_root_of_the_steps(make_task):
+    data = training_data(make_task())
+    model = model_for(data)
+    stage = dataclasses.replace(model.stages()[0], warmup_steps=2, decay_after=4, learning_rate=0.4)
+    optimizer = make_optimizer(model, stage)
+    rates = []
+    for _ in range(16):
+        set_rates(optimizer, stage)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.4, 0.4, 0.4 * (4 / 5) ** 0.5])
+    assert rates[15] == pytest.approx(0.4 * (4 / 16) ** 0.5)
 
 
 def test_a_model_without_stages_is_left_as_it_is(make_task):
