@@ -55,6 +55,7 @@ CARD = Card(
     ),
     search={
         "learning_rate": (0.0001, 0.001),
+        "weight_average": (0.0, 0.99, 0.999),
         "hidden_size": (64, 128, 256),
         "num_layers": (1, 2, 3),
         "mask_ratio": (0.2, 0.4, 0.6),

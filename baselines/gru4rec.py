@@ -63,6 +63,7 @@ CARD = Card(
     "paper.",
     search={
         "learning_rate": (0.01, 0.05, 0.1, 0.2),
+        "weight_average": (0.0, 0.99, 0.999),
         "hidden_size": (64, 128, 256),
         "dropout": (0.0, 0.2, 0.5),
     },

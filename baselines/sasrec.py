@@ -53,6 +53,7 @@ CARDS = (
         ),
         search={
             "learning_rate": (0.0001, 0.0005, 0.001),
+            "weight_average": (0.0, 0.99, 0.999),
             "hidden_size": (64, 128, 256),
             "num_layers": (1, 2, 3),
             "num_heads": (1, 2),
@@ -77,6 +78,7 @@ CARDS = (
         notes="The loss accounts for most of the known gap between SASRec and newer models.",
         search={
             "learning_rate": (0.0001, 0.0005, 0.001),
+            "weight_average": (0.0, 0.99, 0.999),
             "hidden_size": (64, 128, 256),
             "num_layers": (1, 2, 3),
             "num_heads": (1, 2),

@@ -111,7 +111,9 @@ CARDS = (
             },
         },
         search={
-            "learning_rate": (1e-05, 0.0001, 0.001),
+            "learning_rate": (0.0001, 0.001, 0.002, 0.005),
+            "weight_average": (0.0, 0.99, 0.999),
+            "meie.dropout": (0.1, 0.3, 0.5),
             "hidden_size": (64, 128, 256, 512),
             "cdmd_m.loss_weight": (0.01, 0.02, 0.05, 0.1, 0.15),
             "cdmd_b.loss_weight": (0.01, 0.02, 0.05, 0.1, 0.15),
