@@ -98,7 +98,7 @@ def _row_notes(rows: Sequence[Row], table: Table) -> list[str]:
     changed = [f"{row.label} ({_pairs(row.options)})" for row in rows if row.options]
     if changed:
         lines.append(f"Options other than the model's defaults: {'; '.join(changed)}")
-    lines += _commits(rows)
+    lines += _commits(rows) + _preparations(rows)
     lines += [f"Tuned on validation: {'; '.join(table.tuned)}"] if table.tuned else []
     if any(row.reconstruction for row in rows):
         lines.append(
@@ -126,6 +126,16 @@ def _commits(rows: Sequence[Row]) -> list[str]:
         return []
     made = [f"{one} ({', '.join(row.label for row in rows if one in row.commits)})" for one in known]
     return [f"Made by commits: {'; '.join(made)}"]
+
+
+def _preparations(rows: Sequence[Row]) -> list[str]:
+    """Say which cells were run on vectors that another machine made, where some were."""
+    known = sorted({print_ for row in rows for print_ in row.fingerprints})
+    if len(known) < 2:
+        return []
+    made = [f"{one[:8]} ({', '.join(row.label for row in rows if one in row.fingerprints)})" for one in known]
+    why = "equal events, candidates and encoders; vectors differ, as in their last bits between processors"
+    return [f"Prepared more than once: {'; '.join(made)}: {why}"]
 
 
 def _slow_notes(rows: Sequence[Row]) -> list[str]:

@@ -69,6 +69,8 @@ class Row:
     """Highest over seeds, MiB."""
     commits: tuple[str, ...] = ()
     """First letters of the commits that its cells were run at, `+` behind one with changes."""
+    fingerprints: tuple[str, ...] = ()
+    """Those of the prepared data that its cells were run on."""
     p: float | None = None
     """Holm-adjusted p-value of the best row against this one on the tested metric; None for the best row."""
 
@@ -86,6 +88,7 @@ class Table:
     protocol: Mapping[str, Any]
     """The fields of `ProtocolOptions`."""
     fingerprint: str
+    """That of the first record; others differ in vectors at most."""
     candidates_hash: str
     metrics: tuple[str, ...]
     rows: tuple[Row, ...]
@@ -192,10 +195,22 @@ def _ground(record: Record) -> tuple[str, ...]:
     cell = record.cell
     return (
         cell.dataset,
-        cell.fingerprint,
+        _data(record),
         cell.candidates_hash,
         json.dumps(cell.as_dict()["protocol"], sort_keys=True),
     )
+
+
+def _data(record: Record) -> str:
+    """Return what tells the prepared data of a record from others: their fingerprint; or, where an encoder
+    made vectors, all that is known but the vectors themselves, whose last bits depend on the processor.
+    """
+    facts = record.dataset
+    if not facts.encoders:
+        return record.cell.fingerprint
+    known = (facts.behaviors, facts.mapping, facts.encoders, facts.coverage, facts.simulated, facts.users,
+             facts.items, facts.interactions, facts.hidden_events)  # fmt: skip
+    return json.dumps(known, sort_keys=True)
 
 
 def _variant(record: Record) -> str:
@@ -281,6 +296,7 @@ def _row(group: list[Record], metrics: Sequence[str], p: float | None) -> Row:
         score_users_per_second=_mean(outcome.score_users_per_second for outcome in outcomes),
         peak_memory_mb=max((outcome.peak_memory_mb for outcome in outcomes), default=0.0),
         commits=tuple(dict.fromkeys(filter(None, (_commit(record) for record in done)))),
+        fingerprints=tuple(dict.fromkeys(record.cell.fingerprint for record in done)),
         p=p,
     )
 

@@ -3,8 +3,9 @@
 The only user of open_clip.
 
 All vectors are float16 with unit length. Rounding hides nearly all of what machines, threads and batch sizes
-change in the last bits, and with it in the fingerprint of a data set. Vectors of networks are kept by content
-in a folder: a second preparation, or one after an interruption, encodes only what is new.
+change in the last bits, not all: pictures encoded on another processor give another fingerprint. Vectors of
+networks are kept by content in a folder: a second preparation, or one after an interruption, encodes only
+what is new.
 
 CLIP: A. Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021.
 """
