@@ -57,6 +57,7 @@ CARDS = (
             "Eq. 17-19: one pre-norm layer a Transformer, read at the last event.",
             "Eq. 20: the numerator is the vector itself; as printed, total collapse is a minimum.",
             "Eq. 22: the joined unique vectors are projected to the width of the shared one.",
+            "The weights kept are an average over some hundred steps (weight_average); not in the paper.",
             "Eq. 23: scores come from an item encoder over id, image and text, not from a free matrix.",
             "Eq. 23: b starts at the log frequency of the training targets.",
             "Eq. 24: full softmax up to 100,000 items, above it one with 2,048 uniform negatives.",
@@ -93,6 +94,7 @@ CARDS = (
                     "batch_size": 64,
                     "micro_batch": 64,
                     "warmup_steps": 0,
+                    "weight_average": 0.0,
                 },
             ),
         },
@@ -158,6 +160,7 @@ CARDS = (
             "batch_size": 64,
             "micro_batch": 64,
             "warmup_steps": 0,
+            "weight_average": 0.0,
         },
         deviations=(
             "No official code was found. Every equation is taken as printed where it can run at all.",

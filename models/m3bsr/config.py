@@ -230,7 +230,7 @@ class M3BSRConfig:
     """Steps over which the learning rate rises linearly."""
     decay_after: int = 0
     """Steps after which the learning rate falls with the root of their number; 0: it stays."""
-    weight_average: float = 0.0
+    weight_average: float = 0.99
     """Decay of an average of the weights over steps, which is validated and kept, 0.99 say; 0: none."""
     epochs: int = 200
     """Most epochs."""
