@@ -130,7 +130,7 @@ def _commits(rows: Sequence[Row]) -> list[str]:
 
 def _preparations(rows: Sequence[Row]) -> list[str]:
     """Say which cells were run on vectors that another machine made, where some were."""
-    known = sorted({print_ for row in rows for print_ in row.fingerprints})
+    known = sorted({fingerprint for row in rows for fingerprint in row.fingerprints})
     if len(known) < 2:
         return []
     made = [f"{one[:8]} ({', '.join(row.label for row in rows if one in row.fingerprints)})" for one in known]
