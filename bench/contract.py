@@ -211,16 +211,24 @@ def check_loss_moves_every_parameter(subject: Subject) -> None:
 
 
 def check_loss_falls_when_fitting_eight_users(subject: Subject) -> None:
-    """Forty epochs over eight users lower the loss of every stage by a tenth or more."""
+    """Forty epochs over eight users lower the loss of every stage by a tenth or more.
+
+    The last stage ends where it has fallen by twice that; earlier ones are what later ones build on.
+    """
     model = subject.build()
-    for stage in model.stages():
+    stages = model.stages()
+    for stage in stages:
         start_stage(model, stage, events())
         quick = replace(stage, learning_rate=max(stage.learning_rate, 3e-3), warmup_steps=0)
         optimizer = make_optimizer(model, quick)
-        values = [_epoch_loss(model, quick, optimizer, epoch) for epoch in range(40)]
-        before, after = np.mean(values[:2]), np.mean(values[-4:])
+        values: list[float] = []
+        for epoch in range(40):
+            values.append(_epoch_loss(model, quick, optimizer, epoch))
+            before, after = np.mean(values[:2]), np.mean(values[-4:])
+            if stage is stages[-1] and epoch >= 5 and after < before - 0.2 * abs(before):
+                break
         assert after < before - 0.1 * abs(before), (
-            f"stage {stage.name}: loss {before:.4f} -> {after:.4f} in 40 epochs"
+            f"stage {stage.name}: loss {before:.4f} -> {after:.4f} in {len(values)} epochs"
         )
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from bench import api
 from bench.data.schema import Interactions, Touched
-from bench.experiments import grid
+from bench.experiments import grid, processes
+from tests.processes import CONTEXT
 
 CLICK, FAVOR = 1, 2
 
@@ -23,6 +24,12 @@ def one_cell_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     for module in (grid, api):
         monkeypatch.setattr(module, "default_jobs", lambda device: 1)
+
+
+@pytest.fixture(autouse=True)
+def processes_from_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes of a pool are forked from a server that has imported torch once."""
+    monkeypatch.setattr(processes, "context", lambda: CONTEXT)
 
 
 def interactions(users: list[list[tuple[int, int, int]]]) -> Interactions:

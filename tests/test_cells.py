@@ -2,16 +2,19 @@
 
 import json
 import subprocess
-import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import bench
+from bench.cli import app
 from bench.data import library
 from bench.experiments.store import Store
 from bench.registry import select
 from bench.terminal import complete_datasets, complete_models
+from tests.processes import Command
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +29,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "results"
 
 
-def command(*words: str, **given) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "bench", *words],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        **given,
-    )
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        return Command(words, Path(folder)).finish()
 
 
 def test_cells_are_listed_with_filters(results: Path) -> None:
@@ -67,8 +65,9 @@ def test_cells_are_removed_after_a_question_or_with_yes(results: Path) -> None:
     assert bare.returncode == 2 and "which cells?" in bare.stderr
 
 
-def test_env_names_versions_and_no_folder(tmp_path: Path) -> None:
-    text = command("env", cwd=tmp_path).stdout
+def test_env_names_versions_and_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = command("env").stdout
     assert text.startswith("```") and "torch: " in text and "commit: " in text
     assert str(Path.home()) not in text and "BENCH_DATA" not in text
 
@@ -78,7 +77,7 @@ def test_a_new_model_passes_the_contract_and_stands_in_a_table(tmp_path: Path) -
     path = tmp_path / "my_model.py"
     assert written.returncode == 0 and f"bench test {path}" in written.stdout
     assert len(path.read_text().splitlines()) < 80
-    assert command("test", str(path)).returncode == 0
+    assert CliRunner().invoke(app, ["test", str(path)]).exit_code == 0
     (entry,) = select(str(path))
     assert (entry.card.name, entry.card.label) == ("my-model", "MyModel")
     with pytest.MonkeyPatch.context() as patch:

@@ -323,7 +323,7 @@ def test_the_contract_tests_run_on_a_file_of_ones_own(tmp_path):
 
 
 SEEN = (
-    ["run", "--models", "popularity,random", "--dataset", "small", "--seeds", "2"],
+    ["run", "--models", "popularity,random", "--dataset", "small", "--seeds", "2", "--jobs", "1"],
     ["table"], ["table", "--json"], ["models"], ["data", "list"],
 )  # fmt: skip
 

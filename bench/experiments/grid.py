@@ -23,6 +23,7 @@ from bench.data.protocol.shuffle import shuffled, take_shuffle
 from bench.data.protocol.task import Task, open_task
 from bench.data.storage import METADATA, load
 from bench.errors import UserError
+from bench.experiments import processes
 from bench.experiments.plan import Plan
 from bench.experiments.progress import PAUSE, Display, Note, Teller
 from bench.experiments.record import Cell, Record
@@ -250,7 +251,7 @@ def _run(missing: list[Order], jobs: int, send: Callable[[Note], None]) -> Itera
     if jobs == 1 or len(missing) == 1:
         yield from (run_order(share.take(order), send) for order in missing)
         return
-    context = multiprocessing.get_context("spawn")
+    context = processes.context()
     notes = context.Queue()  # a manager would leave its folder behind when it is killed
     pool = ProcessPoolExecutor(min(jobs, len(missing)), context, _take_queue, (notes,))
     rest = iter(missing)

@@ -4,7 +4,6 @@ Steps of all models take turns, so that a busy moment meets all; the first steps
 the measured steps scaled to its number of steps: no model has to run for minutes to be timed.
 """
 
-import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.config import build_options
 from bench.data.protocol.task import Task
+from bench.experiments import processes
 from bench.experiments.grid import open_plan
 from bench.experiments.plan import Plan
 from bench.interface import Batch, Recommender, Stage
@@ -205,10 +205,9 @@ def _work(one: Runner) -> float:
 
 def _memory(plan: Plan, batch_size: int | None) -> dict[str, float]:
     """Return the peak memory of each model's steps, in a process of its own."""
-    context = multiprocessing.get_context("spawn")
     found = {}
     for entry in plan.models:
-        with ProcessPoolExecutor(1, context) as pool:
+        with ProcessPoolExecutor(1, processes.context()) as pool:
             part = replace(plan, models=(entry,))
             found[entry.card.name] = pool.submit(_memory_of, part, batch_size).result()
     return found

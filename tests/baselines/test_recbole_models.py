@@ -9,8 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from bench.baselines import recbole_models as catalog
+from bench.cli import app
 from bench.config import build_options
 from bench.contract import CHECKS, Subject, events, training_batches
 from bench.contract_worlds import World, build
@@ -191,24 +193,18 @@ def test_numbers_that_yaml_takes_for_words_are_numbers() -> None:
     assert select("recbole:FISM")[0].load().Config().reg_weights == (0.01, 0.01)
 
 
-def test_options_pass_through_and_rows_stand_in_one_table(tmp_path) -> None:
+def test_options_pass_through_and_rows_stand_in_one_table(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
     data = ["--set", "data.users=100", "--set", "data.items=200", "--set", "data.events_per_user=12"]
     words = [
         "run", "--dataset", "synthetic", *data, "--models", "recbole:STAMP,popularity,recbole:BPR",
         "--seeds", "1", "--epochs", "2", "--set", "recbole:STAMP.embedding_size=16",
-        "--results", str(tmp_path), "--json",
+        "--results", str(tmp_path), "--json", "--jobs", "2",
     ]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", *words], capture_output=True, text=True, env=_environment(tmp_path)
-    )
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
     rows = {row["model"]: row for row in json.loads(done.stdout)["rows"]}
     assert list(rows) == ["popularity", "recbole:BPR", "recbole:STAMP"]
     record = json.loads(next(tmp_path.glob("cells/*/recbole*STAMP*/record.json")).read_text())
     assert record["cell"]["options"] == {"embedding_size": 16}, record["cell"]
 
-
-def _environment(folder) -> dict[str, str]:
-    import os
-
-    return {**os.environ, "BENCH_DATA": str(folder / "data")}

@@ -311,7 +311,7 @@ def test_noise_gets_smaller_weights_and_is_memorised_less() -> None:
     item = np.concatenate([rng.permutation(items // 2)[:each] for _ in range(users)]) + items // 2 * other + 1
     torch.manual_seed(0)
     rates = {"learning_rate": 0.05, "learning_rate_weights": 0.01}
-    config = SGDLConfig(embedding_size=16, batch_size=128, num_layers=2, **rates)
+    config = SGDLConfig(embedding_size=16, batch_size=256, num_layers=2, **rates)
     model = SGDL(config, DatasetInfo(users, items, ("favor",), ItemContent(items)))
     model.set_up(TrainingEvents(user, item.astype(np.int32), np.ones(len(user), np.int8), user, items))
     is_noise = torch.from_numpy(noisy[np.argsort(user * (items + 1) + item)])  # in the order of the pairs

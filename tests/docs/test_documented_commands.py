@@ -98,6 +98,8 @@ def name_of(words: list[str]) -> tuple[str, typer.core.TyperCommand, list[str]]:
 def cut(command: str) -> list[str]:
     """Return the words of a command with smaller limits."""
     name, _, rest = name_of(words_of(command))
+    if name == "test dataset" and "synthetic" in rest:
+        return [*words_of(command), *(word.replace("data.", "") for word in SMALL)]
     if name not in ADDED or "--dry-run" in rest:
         return words_of(command)
     if "--panel" in rest:  # 25 trainings of the largest model; another heat map is run

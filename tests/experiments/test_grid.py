@@ -14,8 +14,9 @@ from bench.config import ProtocolOptions, TrainingOptions, option_names
 from bench.data import library
 from bench.errors import UserError
 from bench.evaluation.metrics import chance, hit_rate, ndcg
-from bench.experiments import grid, run
+from bench.experiments import grid, processes, run
 from bench.experiments.plan import Plan
+from bench.experiments.processes import context as own_context
 from bench.experiments.progress import Display, Note, Teller
 from bench.experiments.store import Store
 from bench.report.tables import build, notes, to_csv, to_json, to_latex, to_markdown
@@ -108,7 +109,8 @@ def test_a_model_that_fails_is_a_record_and_the_others_are_kept(tmp_path):
     assert "AttributeError" in bad.reason and "nothing" in bad.result.traceback
 
 
-def test_cells_side_by_side_are_stored_like_cells_in_turn(tmp_path):
+def test_cells_side_by_side_are_stored_like_cells_in_turn(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "context", own_context)
     records = cells(tmp_path, "popularity,item-knn", seeds=2, jobs=2)
     assert [r.status for r in records] == ["done"] * 4
     alone = cells(tmp_path / "other", "popularity,item-knn", seeds=2)
@@ -302,6 +304,7 @@ def test_folders_with_brackets_in_their_names_work(tmp_path):
 
 
 def test_cells_side_by_side_leave_nothing_in_the_temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "context", own_context)
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))

@@ -7,12 +7,10 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
@@ -38,6 +36,7 @@ from bench.experiments.sweep import (
     write_preset,
 )
 from bench.registry import select
+from tests.processes import Command
 
 SMALL = ["data.users=120", "data.items=200", "data.events_per_user=10"]
 WORDS = [part for pair in SMALL for part in ("--set", pair)]
@@ -232,16 +231,10 @@ def words_of(tmp_path: Path, trials: int, *more: str) -> list[str]:
     return [*words, "--pruner", "none", "--results", str(tmp_path / "r"), *WORDS]
 
 
-def begun(words: list[str]) -> subprocess.Popen[str]:
-    """Start the command in a process of its own."""
-    pipes: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-m", "bench", *words], **pipes)
-
-
-def wait_for_a_trial(tmp_path: Path, process: subprocess.Popen[str], url: str = "") -> None:
+def wait_for_a_trial(tmp_path: Path, command: Command, url: str = "") -> None:
     """Wait until a study has a finished trial, or its process has ended."""
     deadline = time.monotonic() + 90
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and command.process.is_alive():
         # a look into the storage is dear; a trial's record lies there before the trial is told
         if next((tmp_path / "r" / "sweeps").rglob("record.json"), None) and finished(tmp_path, url):
             return
@@ -252,11 +245,12 @@ def both_workers(tmp_path: Path, words: list[str], url: str = "") -> list[str]:
     """Run the command in another process and, once that has finished a trial, in this one too; return what
     each said on stderr.
     """
-    other = begun(words)
+    other = Command(words, tmp_path)
     wait_for_a_trial(tmp_path, other, url)
     own = CliRunner().invoke(app, words, catch_exceptions=False)
-    said = [other.communicate(timeout=240)[1], own.stderr]
-    assert [other.returncode, own.exit_code] == [0, 0], said
+    done = other.finish()
+    said = [done.stderr, own.stderr]
+    assert [done.returncode, own.exit_code] == [0, 0], said
     return said
 
 
@@ -274,10 +268,10 @@ def finished(tmp_path: Path, url: str = "") -> int:
 
 
 def test_a_sweep_that_is_killed_goes_on_with_what_it_had(tmp_path: Path) -> None:
-    process = begun(words_of(tmp_path, 4))
-    wait_for_a_trial(tmp_path, process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    command = Command(words_of(tmp_path, 4), tmp_path)
+    wait_for_a_trial(tmp_path, command)
+    command.process.kill()
+    assert command.finish().returncode == -signal.SIGKILL
     before = finished(tmp_path)
     assert before >= 1
     done = CliRunner().invoke(app, words_of(tmp_path, 4), catch_exceptions=False)
