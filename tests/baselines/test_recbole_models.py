@@ -207,4 +207,3 @@ def test_options_pass_through_and_rows_stand_in_one_table(tmp_path, monkeypatch)
     assert list(rows) == ["popularity", "recbole:BPR", "recbole:STAMP"]
     record = json.loads(next(tmp_path.glob("cells/*/recbole*STAMP*/record.json")).read_text())
     assert record["cell"]["options"] == {"embedding_size": 16}, record["cell"]
-
