@@ -94,6 +94,9 @@ def _row_notes(rows: Sequence[Row], table: Table) -> list[str]:
         lines.append(f"Minutes of training that each had: {had}")
     if cut := [row.label for row in rows if row.cut]:
         lines.append(f"Training ended by the time limit, not by convergence: {', '.join(cut)}")
+    if used_up := [row.label for row in rows if row.used_up and row.validated]:
+        end = "the most epochs that its options allow, not by early stopping"
+        lines.append(f"Training of a seed or more ended by {end}: {', '.join(used_up)}")
     lines += _slow_notes(rows)
     changed = [f"{row.label} ({_pairs(row.options)})" for row in rows if row.options]
     if changed:

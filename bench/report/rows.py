@@ -50,6 +50,8 @@ class Row:
     """`at most 5 epochs`, or empty."""
     cut: bool
     """True where the time limit ended a training."""
+    used_up: bool
+    """Whether a seed ended after the last epoch that its model allows, before early stopping would."""
     validated: bool
     """False where there was no validation event, so that nothing chose when to stop."""
     metrics: Mapping[str, Value]
@@ -286,6 +288,7 @@ def _row(group: list[Record], metrics: Sequence[str], p: float | None) -> Row:
         options=cell.options,
         limits=_limits(cell),
         cut=any(outcome.stopped == "minutes" for outcome in outcomes),
+        used_up=cell.epochs is None and any(outcome.stopped == "epochs" for outcome in outcomes),
         validated=not any(NOT_VALIDATED in outcome.remark for outcome in outcomes),
         metrics={name: _value([seed[name] for seed in values]) for name in metrics if done},
         parameters=outcomes[0].parameters if done else 0,

@@ -256,6 +256,18 @@ def test_a_row_that_the_time_limit_ended_after_few_targets_is_named_with_its_spe
         assert "training targets" not in "\n".join(notes(build([fast, other])))
 
 
+def test_a_row_that_used_up_its_epochs_is_named_unless_the_user_set_them():
+    end = "the most epochs that its options allow, not by early stopping"
+    told = f"Training of a seed or more ended by {end}: "
+    seeds = [record("a", [1] * 4, stopped="patience"), record("a", [1] * 4, seed=1, stopped="epochs")]
+    other = record("b", [2] * 4, stopped="patience")
+    assert told + "A" in notes(build([*seeds, other]))
+    assert told not in "\n".join(notes(build([seeds[0], other])))
+    limited = record("a", [1] * 4, epochs=3, stopped="epochs")
+    assert told not in "\n".join(notes(build([limited, other])))
+    assert "Limit: at most 3 epochs for A" in notes(build([limited, other]))
+
+
 def test_latex_escapes_names_and_balances_its_braces():
     text = to_latex(
         build([record("a_b", [1] * 4, label="A_B & 100%", reconstruction=True), record("c", [50] * 4)])
