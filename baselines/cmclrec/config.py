@@ -48,7 +48,7 @@ class CMCLRecConfig:
     """Most epochs of the backbone."""
     mapping_epochs: int = 50
     """Most epochs of the mapping."""
-    tuning_epochs: int = 100
+    tuning_epochs: int = 200
     """Most epochs of the tuning."""
     patience: int = 10
     """Epochs without a better validation NDCG@10 before the backbone's training ends."""
