@@ -50,7 +50,7 @@ class Command:
     """`bench WORDS` in a process of its own; it prints into files of a folder."""
 
     def __init__(self, words: Sequence[str | Path], folder: Path) -> None:
-        self._printed = [Path(tempfile.mkstemp(dir=folder)[1]) for _ in range(2)]
+        self._printed = [_new_file(folder) for _ in range(2)]
         self.process = CONTEXT.Process(target=_run, args=([str(word) for word in words], *self._printed))
         self.process.start()
 
@@ -60,6 +60,12 @@ class Command:
         assert self.process.exitcode is not None, f"still running after {seconds} s"
         out, error = (path.read_text(encoding="utf-8") for path in self._printed)
         return subprocess.CompletedProcess(self.process.name, self.process.exitcode, out, error)
+
+
+def _new_file(folder: Path) -> Path:
+    descriptor, path = tempfile.mkstemp(dir=folder)
+    os.close(descriptor)
+    return Path(path)
 
 
 def _run(words: list[str], out: Path, error: Path) -> None:

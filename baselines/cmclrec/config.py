@@ -51,7 +51,7 @@ class CMCLRecConfig:
     tuning_epochs: int = 200
     """Most epochs of the tuning."""
     patience: int = 10
-    """Epochs without a better validation NDCG@10 before the backbone's training ends."""
+    """Epochs without a better validation NDCG@10 before the training of the backbone, or the tuning, ends."""
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_heads:
