@@ -10,6 +10,9 @@ Worlds of 2,000 users and 2,000 items whose interest moves over 20 clusters:
 - `brands`: the same, with brands among the ids that tell of the clusters.
 - `clicks`: six of ten clicks by popularity alone, beside favors that tell of a lasting taste.
 - `taste`: `clicks` without the accidental ones, to compare it with.
+- `short`: `noise` in histories of 8 events in the mean, which average away less of it.
+- `rare`: `noise` and brands, four times as many items: 7 or 8 events for each.
+- `missing`: half of the images and of the texts are absent, the others without noise; brands.
 - `few_favors`: every other click by popularity alone; favors are few and follow another interest.
 - `none`: nothing of it.
 - `preference`: clicks follow what images show, favors what texts show.
@@ -45,10 +48,15 @@ Floats = NDArray[np.float64]
 WORLD = {"users": 2000, "items": 2000, "events_per_user": 30, "drift": 1, "clusters": 20}
 QUIET = {"image_noise": 0, "text_noise": 0, "accidental_clicks": 0, "behavior_preference": 0}
 NOISE = {"image_noise": 3, "text_noise": 3}
+CHAINS = ("full", "no_cdmd_m", "mlp", "no_loss", "context")
+MISSING = {"missing_image": 0.5, "missing_text": 0.5, "brand_share": 0.9}
 TASTE = {"items": 1000, "events_per_user": 40, "drift": 0.5, "favor_share": 0.4}
 WORLDS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "noise": (NOISE, ("full", "no_cdmd_m", "mlp", "no_loss", "no_noise", "context")),
     "brands": ({**NOISE, "brand_share": 0.9}, ("full", "no_cdmd_m", "mlp", "steps25", "no_loss")),
+    "short": ({**NOISE, "events_per_user": 8}, CHAINS),
+    "rare": ({**NOISE, "brand_share": 0.9, "items": 8000}, CHAINS),
+    "missing": (MISSING, CHAINS),
     "clicks": ({**TASTE, "accidental_clicks": 0.6}, ("full", "no_cdmd_b")),
     "taste": (TASTE, ("full", "no_cdmd_b")),
     "few_favors": ({"accidental_clicks": 0.5}, ("full", "no_cdmd_b")),
