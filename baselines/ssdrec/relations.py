@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.baselines.ssdrec.graphs import Graphs
-from bench.nn.graph import SparseMap
+from bench.nn.graph import SparseRows
 
 
 class Maps:
-    """The graphs as products with tables.
+    """The graphs, whose rows are multiplied with tables.
 
     Args:
         graphs: as scipy matrices.
@@ -20,10 +20,10 @@ class Maps:
     """
 
     def __init__(self, graphs: Graphs, device: torch.device) -> None:
-        self.bought, self.bought_by = (SparseMap(part, device) for part in (graphs.bought, graphs.bought.T))
-        self.following, self.preceding = (SparseMap(g, device) for g in (graphs.following, graphs.preceding))
-        self.incompatible = SparseMap(graphs.incompatible, device)
-        self.similar, self.dissimilar = (SparseMap(g, device) for g in (graphs.similar, graphs.dissimilar))
+        self.bought, self.bought_by = (SparseRows(part, device) for part in (graphs.bought, graphs.bought.T))
+        self.following, self.preceding = (SparseRows(g, device) for g in (graphs.following, graphs.preceding))
+        self.incompatible = SparseRows(graphs.incompatible, device)
+        self.similar, self.dissimilar = (SparseRows(g, device) for g in (graphs.similar, graphs.dissimilar))
 
 
 class Mix(nn.Module):
@@ -59,26 +59,37 @@ class RelationEncoder(nn.Module):
             if matrix.dim() == 2:
                 nn.init.xavier_uniform_(matrix)
 
-    def forward(self, users: Tensor, items: Tensor, maps: Maps) -> tuple[Tensor, Tensor]:
-        """Return H_u (U, D) and H_i (N + 1, D) from the tables of users and items."""
-        bought, bought_by = maps.bought(items), maps.bought_by(users)
-        near = self.user_mix(maps.similar(users), users)
-        far = self.user_mix(maps.dissimilar(users), users)
-        around = self.item_neighbors(items, maps.preceding(items), maps.following(items))
-        apart = maps.incompatible(items)
-        against = self.item_neighbors(items, apart, apart)
+    def forward(
+        self, users: Tensor, items: Tensor, maps: Maps, these: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return H_u (m, D) and H_i (n, D) of some users and items.
+
+        Args:
+            users: their table (U, D).
+            items: their table (N + 1, D).
+            maps: the graphs.
+            these: (m,) users and (n,) items, int64.
+        """
+        of_users, of_items = these
+        user, item = users[of_users], items[of_items]
+        bought, bought_by = maps.bought(items, of_users), maps.bought_by(users, of_items)
+        near = self.user_mix(maps.similar(users, of_users), user)
+        far = self.user_mix(maps.dissimilar(users, of_users), user)
+        before, after = (part(items, of_items) for part in (maps.preceding, maps.following))
+        apart = maps.incompatible(items, of_items)
+        around, against = self.item_neighbors(item, before, after), self.item_neighbors(item, apart, apart)
         user = self.joined(bought, near, far, self.user_join) @ self.user_gate
         item = self.joined(bought_by, around, against, self.item_join) @ self.item_gate
         return torch.sigmoid(user) @ self.user_out, torch.sigmoid(item) @ self.item_out
 
     def item_neighbors(self, items: Tensor, before: Tensor, after: Tensor) -> Tensor:
-        """Return items with what stands before and after them, by a softmax of two scores, (N + 1, D)."""
+        """Return items (n, D) with what stands before and after them, by a softmax of two scores."""
         scale = items.shape[1] ** -0.5
         scores = [
             F.leaky_relu((items * part) @ weight, 0.2).sum(1) * scale
             for part, weight in ((before, self.incoming), (after, self.outgoing))
         ]
-        share = torch.stack(scores, 1).softmax(1)  # (N + 1, 2)
+        share = torch.stack(scores, 1).softmax(1)  # (n, 2)
         mixed: Tensor = self.item_mix(items, share[:, :1] * before + share[:, 1:] * after)
         return mixed
 

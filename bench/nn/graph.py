@@ -9,32 +9,32 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor
 
 
 class _Product(torch.autograd.Function):
-    """A X for a sparse A, which gets no gradient, and its transpose."""
+    """A X for a symmetric sparse A, which gets no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
-        ctx.matrices = matrix, transposed
+    def forward(ctx: Any, x: Tensor, matrix: Tensor) -> Tensor:
+        ctx.matrix = matrix
         return torch.sparse.mm(matrix, x)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        matrix, transposed = ctx.matrices
-        return _Product.apply(grads[0], transposed, matrix), None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return _Product.apply(grads[0], ctx.matrix), None
 
 
 def product(graph: Tensor, x: Tensor) -> Tensor:
     """Return A X, (nodes, D), of a symmetric sparse graph A and values X (nodes, D)."""
-    result: Tensor = _Product.apply(x, graph, graph)
+    result: Tensor = _Product.apply(x, graph)
     return result
 
 
-class SparseMap:
-    """A sparse matrix that is no square or not symmetric, kept with its transpose for the gradient.
+class SparseRows:
+    """A sparse matrix of any shape, of which some rows at a time are multiplied with values.
 
     Args:
         matrix: scipy sparse (rows, columns).
@@ -42,21 +42,24 @@ class SparseMap:
     """
 
     def __init__(self, matrix: sparse.sparray, device: torch.device) -> None:
-        self.matrix, self.transposed = (_csr(part, device) for part in (matrix, matrix.T))
+        rows = sparse.csr_array(matrix)
+        self.starts, self.columns = (
+            torch.from_numpy(part.astype(np.int64)).to(device) for part in (rows.indptr, rows.indices)
+        )
+        self.values = torch.from_numpy(rows.data.astype(np.float32)).to(device)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return (rows, D) from x (columns, D)."""
-        result: Tensor = _Product.apply(x, self.matrix, self.transposed)
-        return result
+    def __call__(self, x: Tensor, chosen: Tensor) -> Tensor:
+        """Return (n, D), these rows of the product: work and memory grow with their entries alone.
 
-
-def _csr(matrix: sparse.sparray, device: torch.device) -> Tensor:
-    rows = sparse.csr_array(matrix, dtype=np.float32)
-    parts = (torch.from_numpy(part.astype(kind)) for part, kind in zip(
-        (rows.indptr, rows.indices, rows.data), (np.int64, np.int64, np.float32), strict=True
-    ))  # fmt: skip
-    starts, columns, values = (part.to(device) for part in parts)
-    return _quiet_csr(starts, columns, values, rows.shape)
+        Args:
+            x: (columns, D).
+            chosen: (n,) int64.
+        """
+        begin, count = self.starts[chosen], self.starts[chosen + 1] - self.starts[chosen]  # (n,)
+        offsets = count.cumsum(0) - count
+        entry = torch.arange(int(count.sum()), device=x.device) + (begin - offsets).repeat_interleave(count)
+        weights = self.values[entry].to(x.dtype)
+        return F.embedding_bag(self.columns[entry], x, offsets, mode="sum", per_sample_weights=weights)
 
 
 def _quiet_csr(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:

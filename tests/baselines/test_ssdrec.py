@@ -13,6 +13,7 @@ from bench.baselines.ssdrec.config import SSDRecConfig
 from bench.baselines.ssdrec.denoise import (
     Gates,
     TwoWay,
+    by_length,
     compact,
     inconsistency,
     insert,
@@ -155,16 +156,45 @@ def test_a_choice_is_one_hot_and_never_behind_the_items() -> None:
 
 
 def test_two_items_are_inserted_around_the_position_in_order() -> None:
-    values = torch.tensor([[1, 2, 3, 0, 0, 0], [4, 5, 6, 7, 8, 9]])
-    position, chosen = torch.tensor([1, 2]), torch.tensor([True, False])
-    result = insert(values, position, torch.tensor([70, 70]), torch.tensor([80, 80]), chosen)
-    assert result.tolist() == [[1, 70, 2, 80, 3, 0], [4, 5, 6, 7, 8, 9]]
-    first = insert(values[:1], torch.tensor([0]), torch.tensor([70]), torch.tensor([80]), chosen[:1])
-    last = insert(values[:1], torch.tensor([2]), torch.tensor([70]), torch.tensor([80]), chosen[:1])
-    assert first.tolist() == [[70, 1, 80, 2, 3, 0]] and last.tolist() == [[1, 2, 70, 3, 80, 0]]
+    values = torch.tensor([[1, 2, 3, 0, 0, 0], [4, 5, 0, 0, 0, 0]])
+    left, right = torch.tensor([70, 71]), torch.tensor([80, 81])
+    result = insert(values, torch.tensor([1, 0]), left, right)
+    assert result.tolist() == [[1, 70, 2, 80, 3, 0], [71, 4, 81, 5, 0, 0]]
+    last = insert(values[:1], torch.tensor([2]), left[:1], right[:1])
+    assert last.tolist() == [[1, 2, 70, 3, 80, 0]]
     vectors = values[..., None].float().expand(-1, -1, 3)
-    wide = insert(vectors, position, torch.full((2, 3), 70.0), torch.full((2, 3), 80.0), chosen)
+    wide = insert(
+        vectors, torch.tensor([1, 0]), *(part[:, None].expand(2, 3).float() for part in (left, right))
+    )
     assert torch.equal(wide[..., 0], result.float()) and torch.equal(wide[..., 2], result.float())
+
+
+def test_sequences_of_like_length_give_what_each_gives_alone() -> None:
+    torch.manual_seed(0)
+    model, size = build(), torch.tensor([3, 1, L, 4, 0, 2, 4])
+    x = torch.randn(7, L, D) * real(size, L)[..., None]
+    widths = []
+
+    def decoded(size: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        widths.append(x.shape[1])
+        return *model.gates.decoded(size, x), size
+
+    states, sizes = by_length(decoded, size, x)
+    assert widths == [1, 3, 4, L] and torch.equal(sizes, size) and states.shape == x.shape
+    for row in range(7):
+        (alone,) = model.gates.decoded(size[row : row + 1], x[row : row + 1])
+        assert torch.allclose(states[row], alone[0], atol=1e-6)
+        last = model.last_state(size[row : row + 1], x[row : row + 1])[0][0]
+        assert torch.allclose(model.ranked(x, size)[row], last, atol=1e-6)
+
+
+def test_positions_are_mixed_as_by_a_convolution_whose_channels_they_are() -> None:
+    model = build()
+    items, size = to_left(HISTORY, L)
+    x = model.items(items)
+    sequence, _, decoded = model.gates(x, size, model.users.weight)
+    wide = F.relu(model.gates.mixed(torch.stack([decoded, x], -1))[..., 0])
+    assert torch.allclose(sequence, torch.sigmoid(model.gates.by_sequence(wide)), atol=1e-6)
 
 
 def recovered(model: SSDRec, x: Tensor) -> list[list[int]]:
@@ -321,13 +351,46 @@ def test_the_temperature_falls_at_every_fortieth_step_down_to_its_floor() -> Non
 
 def test_graph_vectors_may_be_kept_for_some_steps() -> None:
     model = build(graph_refresh=2).train()
-    first = model.global_vectors()
+    these = torch.tensor([3, 0]), torch.tensor([7, 2, 5])
+    first = model.global_vectors(*these)
     model.anneal()
-    second = model.global_vectors()
+    second = model.global_vectors(*these)
     assert first[0].requires_grad and not second[0].requires_grad
-    assert torch.equal(first[0].detach(), second[0])
+    assert all(torch.equal(a.detach(), b) for a, b in zip(first, second, strict=True))
     model.anneal()
-    assert model.global_vectors()[0].requires_grad
+    assert model.global_vectors(*these)[0].requires_grad
+
+
+def test_graph_vectors_of_some_nodes_are_those_by_the_whole_matrices() -> None:
+    model, graphs = build(), relation_graphs(events(), USERS, L, 0, (0.8, 0.9), 50)[0]
+    dense = {name: torch.tensor(getattr(graphs, name).toarray()).float() for name in vars(graphs)}
+    e_u, e_i, r = model.users.weight, model.items.weight, model.relations
+
+    def near(table: Tensor, own: Tensor, mix: Tensor) -> Tensor:
+        return mix[0] * table + mix[1] * own + mix[2]
+
+    def around(before: Tensor, after: Tensor) -> Tensor:
+        scores = [
+            F.leaky_relu((e_i * n) @ w, 0.2).sum(1) / D**0.5
+            for n, w in ((before, r.incoming), (after, r.outgoing))
+        ]
+        first = torch.sigmoid(scores[0] - scores[1])[:, None]  # a softmax over two
+        return near(e_i, first * before + (1 - first) * after, r.item_mix.numbers)
+
+    def table(own: Tensor, relations: list[Tensor], join: Tensor, gate: Tensor, out: Tensor) -> Tensor:
+        mean = sum(torch.cat([own, part], 1) @ join for part in relations) / 2
+        return torch.sigmoid(mean @ gate) @ out
+
+    users = [near(dense[name] @ e_u, e_u, r.user_mix.numbers) for name in ("similar", "dissimilar")]
+    apart = dense["incompatible"] @ e_i
+    items = [around(dense["preceding"] @ e_i, dense["following"] @ e_i), around(apart, apart)]
+    whole = (
+        table(dense["bought"] @ e_i, users, r.user_join, r.user_gate, r.user_out),
+        table(dense["bought"].T @ e_u, items, r.item_join, r.item_gate, r.item_out),
+    )
+    these = torch.tensor([3, 0]), torch.tensor([0, 7, 2, 5])
+    for some, every, rows in zip(model.global_vectors(*these), whole, these, strict=True):
+        assert torch.allclose(some, every[rows], atol=1e-6)
 
 
 def test_only_frequent_items_are_inserted_where_there_are_more() -> None:

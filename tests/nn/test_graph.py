@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from scipy import sparse
 from torch import Tensor
 
-from bench.nn.graph import BipartiteGraph, product, propagate
+from bench.nn.graph import BipartiteGraph, SparseRows, product, propagate
 
 USERS, ITEMS = 4, 5
 USER = torch.tensor([0, 0, 1, 2, 2, 2])
@@ -44,6 +45,17 @@ def test_product_and_its_gradient_are_those_of_the_dense_matrix() -> None:
     (product(matrix, x) * weight).sum().backward()
     assert torch.allclose(product(matrix, x), dense() @ x, atol=1e-6)
     assert torch.allclose(x.grad, dense() @ weight, atol=1e-6)
+
+
+def test_rows_of_a_product_and_its_gradient_are_those_of_the_dense_matrix() -> None:
+    torch.manual_seed(0)
+    whole = torch.tensor([[0.0, 2, 0], [0, 0, 0], [1, 0, 3], [0.5, 4, 0]])
+    x, chosen, weight = torch.randn(3, 2, requires_grad=True), torch.tensor([3, 1, 0, 3]), torch.randn(4, 2)
+    some = SparseRows(sparse.csr_array(whole.numpy()), x.device)
+    assert torch.allclose(some(x, chosen), whole[chosen] @ x) and some(x, chosen[:0]).shape == (0, 2)
+    assert not some(x, chosen[1:2]).any()
+    (some(x, chosen) * weight).sum().backward()
+    assert torch.allclose(x.grad, whole[chosen].T @ weight)
 
 
 def test_propagation_is_the_mean_of_powers() -> None:
