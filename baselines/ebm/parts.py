@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.baselines.ebm.config import EBMConfig
+from bench.nn.dropout import Dropout
 
 Function = Callable[[Tensor], Tensor]
 
@@ -71,8 +72,9 @@ def inverse(spectrum: Tensor, length: int, size: int, both: bool = False) -> Ten
 class ChunkedNetwork(nn.Module):
     """Two layers on each of K chunks of the channels, their own for every chunk.
 
-    Complex numbers are handled as 2 c real ones, real parts first: multiplying by W_r + i W_i is multiplying
-    by the real matrix [[W_r, W_i], [-W_i, W_r]], and one real product is faster than a complex one.
+    Complex numbers are handled as 2 c real ones, as they lie in memory: multiplying by W_r + i W_i is
+    multiplying each pair by the real matrix [[W_r, W_i], [-W_i, W_r]], and one real product is faster than a
+    complex one.
 
     Args:
         size: D.
@@ -90,17 +92,13 @@ class ChunkedNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, F, D) from x (B, F, D), complex where the weights are."""
-        batch, length, size = x.shape
-        parts = torch.cat([x.real, x.imag], -1) if x.is_complex() else x
-        parts = parts.reshape(batch * length, -1, self.chunks, size // self.chunks)  # (B F, 1 or 2, K, c)
-        parts = parts.permute(2, 0, 1, 3).flatten(2)  # (K, B F, c or 2 c)
+        parts = torch.view_as_real(x) if x.is_complex() else x
         weights, biases = self.real_weights()
-        parts = self.function(torch.baddbmm(biases[0], parts, weights[0]))
-        parts = torch.baddbmm(biases[1], parts, weights[1])
-        parts = (
-            parts.unflatten(2, (-1, size // self.chunks)).permute(1, 2, 0, 3).reshape(batch, length, -1, size)
-        )
-        return torch.complex(*parts.unbind(2)) if x.is_complex() else parts[:, :, 0]
+        rows = parts.reshape(-1, self.chunks, weights.shape[-1]).transpose(0, 1)  # (K, B F, c or 2 c)
+        rows = self.function(torch.baddbmm(biases[0], rows, weights[0]))
+        rows = torch.baddbmm(biases[1], rows, weights[1])
+        done = rows.transpose(0, 1).reshape(parts.shape)
+        return torch.view_as_complex(done) if x.is_complex() else done
 
     def real_weights(self) -> tuple[Tensor, Tensor]:
         """Return matrices (2, K, c, c) and biases (2, K, 1, c) for numbers laid out as real ones, c of them
@@ -109,8 +107,8 @@ class ChunkedNetwork(nn.Module):
         real, *rest = self.weights.unbind(-1)
         if not rest:
             return real, self.biases[:, :, None, :, 0]
-        rows = [torch.cat([real, rest[0]], -1), torch.cat([-rest[0], real], -1)]
-        return torch.cat(rows, -2), torch.cat(self.biases.unbind(-1), -1)[:, :, None]
+        pairs = torch.stack([torch.stack([real, rest[0]], -1), torch.stack([-rest[0], real], -1)], -3)
+        return pairs.flatten(-2).flatten(2, 3), self.biases.flatten(2)[:, :, None]
 
 
 def _complex(parts: Tensor) -> Tensor:
@@ -128,7 +126,7 @@ class Block(nn.Module):
         self.network = ChunkedNetwork(size, config.num_chunks, parts, function)
         if config.mixer == "filter":
             self.filter = nn.Parameter(torch.stack([torch.ones(size), torch.zeros(size)], -1))
-        self.norm, self.dropout = nn.LayerNorm(size), nn.Dropout(config.dropout)
+        self.norm, self.dropout = nn.LayerNorm(size), Dropout(config.dropout)
 
     def forward(self, x: Tensor, real: Tensor) -> Tensor:
         """Return (B, L, D) from x (B, L, D), zero where `real` (B, L, 1) is."""
@@ -146,16 +144,41 @@ class Block(nn.Module):
         return mixed
 
 
-def compactness(x: Tensor, epsilon: float) -> Tensor:
-    """Return the mean over rows of half the log-determinant of I + D / (L epsilon^2) Z Z^T, Z (L, D) a row of
-    x (B, L, D); computed on the smaller of the two Gram matrices, in float64.
+class _HalfLogDeterminant(torch.autograd.Function):
+    """Half the log-determinants (b,) of A = I + factor Z Z^T, Z (b, l, D), or of I + factor Z^T Z where that
+    is smaller, which is the same number. In float64: A is far from well conditioned. The gradient is factor
+    A^-1 Z, by the triangular matrix at hand.
     """
-    length, size = x.shape[1:]
-    z = x.double()
-    gram = z @ z.transpose(1, 2) if length <= size else z.transpose(1, 2) @ z
-    eye = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
-    lower = torch.linalg.cholesky(eye + size / (length * epsilon**2) * gram)
-    return lower.diagonal(dim1=1, dim2=2).log().sum(1).mean().to(x.dtype)
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        z = x.double()
+        ctx.turned = z.shape[1] > z.shape[2]
+        z = z.transpose(1, 2) if ctx.turned else z
+        eye = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+        lower = torch.linalg.cholesky(eye.baddbmm(z, z.transpose(1, 2), alpha=factor))
+        ctx.save_for_backward(z, lower)
+        ctx.factor = factor
+        return lower.diagonal(dim1=1, dim2=2).log().sum(1).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        z, lower = ctx.saved_tensors
+        solved = torch.cholesky_solve(z, lower) * (ctx.factor * grads[0].double())[:, None, None]
+        return (solved.transpose(1, 2) if ctx.turned else solved).to(grads[0].dtype), None
+
+
+def compactness(x: Tensor, size: Tensor, epsilon: float) -> Tensor:
+    """Return the mean over rows of half the log-determinant of I + D / (L epsilon^2) Z Z^T, Z (L, D) a row of
+    x (B, L, D), which is zero before its last `size` (B,) events: these alone are computed with, on a CPU in
+    quarters of like length.
+    """
+    length, width = x.shape[1:]
+    order = size.argsort(stable=True).chunk(4 if x.device.type == "cpu" else 1)
+    parts = [x[rows, length - max(int(size[rows].max()), 1) :] for rows in order]
+    return torch.cat(
+        [_HalfLogDeterminant.apply(part, width / (length * epsilon**2)) for part in parts]
+    ).mean()
 
 
 class HardEliminator(nn.Module):

@@ -129,14 +129,29 @@ def test_compactness_is_the_dense_log_determinant_from_either_side(length: int, 
     factor = size / (length * epsilon**2)
     dense = [np.linalg.slogdet(np.eye(length) + factor * z @ z.T)[1] / 2 for z in x.double().numpy()]
     other = [np.linalg.slogdet(np.eye(size) + factor * z.T @ z)[1] / 2 for z in x.double().numpy()]
-    assert compactness(x, epsilon).item() == pytest.approx(np.mean(dense), rel=1e-5)
+    whole = torch.full((4,), length)
+    assert compactness(x, whole, epsilon).item() == pytest.approx(np.mean(dense), rel=1e-5)
     assert np.mean(dense) == pytest.approx(np.mean(other), rel=1e-9)
 
 
 def test_rows_that_coincide_are_more_compact_than_orthogonal_ones() -> None:
     same, orthogonal = torch.zeros(1, 4, 4), torch.eye(4)[None]
     same[..., 0] = 1
-    assert compactness(same, 1e-3) < compactness(orthogonal, 1e-3)
+    four = torch.tensor([4])
+    assert compactness(same, four, 1e-3) < compactness(orthogonal, four, 1e-3)
+
+
+@pytest.mark.parametrize(("length", "size"), [(5, 8), (8, 3)])
+def test_compactness_of_padded_rows_and_its_gradient(length: int, size: int) -> None:
+    real = torch.tensor([length, 2, 0, 1, 4, 3])
+    padded = torch.arange(length) < length - real[:, None]
+    x = torch.randn(6, length, size, dtype=torch.float64).masked_fill(padded[..., None], 0.0).requires_grad_()
+    gram = torch.eye(length) + size / (length * 0.1**2) * x @ x.transpose(1, 2)
+    expected = torch.logdet(gram).mean() / 2
+    value = compactness(x, real, 0.1)
+    assert torch.allclose(value, expected)
+    ours, theirs = (torch.autograd.grad(one, x)[0] for one in (value, expected))
+    assert torch.allclose(ours, theirs.masked_fill(padded[..., None], 0.0))
 
 
 @pytest.mark.parametrize("soft", ["freq", "linear"])
