@@ -84,6 +84,7 @@ def sweep(
     from bench.experiments import sweep as sweeps
     from bench.experiments.plan import make_plan
     from bench.experiments.store import Store
+    from bench.experiments.study import Tuning
     from bench.registry import select
 
     chosen = _tunable(models, select(models))
@@ -92,7 +93,7 @@ def sweep(
         max_minutes=max_minutes, device=device,
     )  # fmt: skip
     share = None if total_minutes is None else total_minutes / len(chosen)
-    tuning = sweeps.Tuning(trials, sampler.value, pruner.value, storage, share)
+    tuning = Tuning(trials, sampler.value, pruner.value, storage, share)
     most = _most(share, max_minutes and max_minutes * trials, len(chosen))
     if dry_run:
         found = {e.card.name: sweeps.finished_trials(plan, e, Store(results), tuning) for e in chosen}
@@ -124,12 +125,13 @@ def _most(share: float | None, limit: float | None, models: int) -> str:
 
 def _write(tuned: "Tuned", results: Path) -> None:
     """Write the preset and the pictures of a model that was tuned."""
-    from bench.experiments import sweep as sweeps
+    from bench.experiments.presets import write_preset
+    from bench.experiments.sweep_pictures import draw
     from bench.report import figures
 
-    path = sweeps.write_preset(results, tuned)
+    path = write_preset(results, tuned)
     print(f"written: {path}", file=sys.stderr)
-    pictures = sweeps.draw(tuned, lambda figure, name: figures.save(figure, results / "figures", name))
+    pictures = draw(tuned, lambda figure, name: figures.save(figure, results / "figures", name))
     print("".join(f"written: {picture}\n" for picture in pictures), end="", file=sys.stderr)
 
 

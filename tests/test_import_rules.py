@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FREE = ("bench.cards", "bench.errors")
 ONLY_IN = {
-    "optuna": ("bench/experiments/sweep.py",),
+    "optuna": tuple(f"bench/experiments/{name}.py" for name in ("study", "sweep", "sweep_pictures")),
     "matplotlib": ("bench/report/figures.py", "bench/report/panels.py", "bench/report/data_figure.py"),
     "open_clip": ("bench/data/preparation/encoders.py",),
     "efficientnet_lite_pytorch": ("bench/data/preparation/efficientnet.py",),

@@ -4,10 +4,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import UserError
+from bench.files import replacing
 from bench.registry import Entry
+
+if TYPE_CHECKING:
+    from bench.experiments.sweep import Tuned
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ def presets(results: Path, dataset: str, entries: Sequence[Entry]) -> dict[str, 
     found = {}
     for entry in entries:
         name = entry.card.name
-        path = results / "presets" / dataset / f"{name.replace(':', '_')}.json"
+        path = preset_path(results, dataset, name)
         if not path.is_file():
             continue
         try:
@@ -53,3 +57,17 @@ def presets(results: Path, dataset: str, entries: Sequence[Entry]) -> dict[str, 
         fix = f"first: bench sweep {entries[0].card.name if entries else 'all'} --dataset {dataset}"
         raise UserError(f"--tuned: {results / 'presets' / dataset} holds no preset of these models; {fix}")
     return found
+
+
+def preset_path(results: Path, dataset: str, model: str) -> Path:
+    """Return where the best configuration of a model on a data set is written."""
+    return results / "presets" / dataset / f"{model.replace(':', '_')}.json"
+
+
+def write_preset(results: Path, tuned: "Tuned") -> Path:
+    """Write the best configuration that a sweep found, for `bench run --tuned`."""
+    path = preset_path(results, tuned.dataset, tuned.model)
+    with replacing(path) as partial:
+        values = {name: value for name, value in vars(tuned).items() if name != "url"}
+        partial.write_text(json.dumps(values, indent=1, default=list) + "\n", encoding="utf-8")
+    return path

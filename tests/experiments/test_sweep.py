@@ -23,18 +23,10 @@ from bench.errors import UserError
 from bench.experiments import sweep
 from bench.experiments.grid import open_plan
 from bench.experiments.plan import Plan, make_plan
-from bench.experiments.presets import presets
+from bench.experiments.presets import presets, write_preset
 from bench.experiments.store import Store
-from bench.experiments.sweep import (
-    FINISHED,
-    Tuning,
-    finished_trials,
-    open_study,
-    space_of,
-    tune,
-    validation_of,
-    write_preset,
-)
+from bench.experiments.study import FINISHED, Tuning, open_study, without_password
+from bench.experiments.sweep import finished_trials, space_of, tune, validation_of
 from bench.registry import select
 from tests.processes import Command
 
@@ -178,7 +170,7 @@ def test_other_data_and_limits_are_other_studies(tmp_path: Path) -> None:
 def test_a_storage_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--storage nonsense.* expected an Optuna URL"):
         open_study("nonsense://x", "study", Tuning(1), {"a": (1, 2)})
-    assert sweep._without_password("postgresql://user:secret@host/name") == "postgresql://...@host/name"
+    assert without_password("postgresql://user:secret@host/name") == "postgresql://...@host/name"
 
 
 def test_grid_and_halving_work(tmp_path: Path) -> None:
