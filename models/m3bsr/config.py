@@ -199,9 +199,9 @@ class M3BSRConfig:
     fusion: Literal["project", "mean", "tile"] = "project"
     """Eq. 21, 22: the unique vectors projected to d, their mean under a scalar gate, or h_common repeated to
     their width (nearest to the print)."""
-    head: Literal["tied", "tied_id", "linear"] = "tied"
-    """Eq. 23: scores from an item encoder over id, image and text, over the id alone, or a free matrix
-    (printed)."""
+    head: Literal["tied", "tied_id", "linear", "sum"] = "tied"
+    """Eq. 23: scores from an item encoder over id, image and text, over the id alone, a free matrix
+    (printed), or the sum of the first and the third."""
     popularity_bias: bool = True
     """b of Eq. 23 starts at the log frequency of the training targets, not at 0."""
     softmax: Softmax = field(default_factory=Softmax)

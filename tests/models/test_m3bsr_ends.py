@@ -103,6 +103,15 @@ def test_linear_head_reads_nothing_of_an_item_and_tied_id_no_content():
         assert torch.equal(before, model.encode_items()) != moved
 
 
+def test_the_sum_of_both_heads_is_that_of_what_each_gives():
+    model = build({"head": "sum"})
+    free, model.items.free = model.items.free, None
+    tied, model.items.free = model.encode_items(), free
+    assert torch.allclose(model.encode_items(), tied + free) and free.std() > 0
+    some = torch.tensor([[3, 1], [2, 3]])
+    assert torch.allclose(model.item_vectors(some), (tied + free)[some], atol=1e-6)
+
+
 def test_ids_set_items_apart_from_the_start():
     """An offset behind small tables would leave streams that are nearly constant."""
     inputs = build({"id_fields": ()}).inputs

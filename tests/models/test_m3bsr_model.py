@@ -42,7 +42,9 @@ def test_loss_is_the_weighted_sum_of_its_terms():
     torch.testing.assert_close(terms["loss"], total)
 
 
-@pytest.mark.parametrize("options", [{}, {"head": "linear"}, {"head": "tied_id"}, {"fusion": "tile"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"head": "linear"}, {"head": "tied_id"}, {"head": "sum"}, {"fusion": "tile"}]
+)
 def test_full_softmax_equals_cross_entropy_over_the_scores_of_all_candidates(options):
     model = build(options).eval()
     data = batch()
