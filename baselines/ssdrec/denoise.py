@@ -183,9 +183,8 @@ class Gates(nn.Module):
         x = self.dropout(x) * mask[..., None]
         (decoded,) = by_length(self.decoded, size, x)
         assert self.mixed.bias is not None
-        of_decoded, of_x = self.mixed.weight[:, :, 0].unbind(
-            -1
-        )  # (L, L) each; a convolution is 7 times as slow
+        # as products with its two matrices (L, L): a convolution over so few columns is slow
+        of_decoded, of_x = self.mixed.weight[:, :, 0].unbind(-1)
         mixed = F.relu(of_decoded @ decoded + of_x @ x + self.mixed.bias[:, None])  # (B, L, D)
         sequence = torch.sigmoid(self.by_sequence(mixed))
         normed = torch.zeros_like(x)
