@@ -158,7 +158,7 @@ def probes(model: Any, part: Any, factors: NDArray[np.float32]) -> list[dict[str
     """
     import torch
 
-    from bench.datasets.synthetic import shown_factors
+    from bench.datasets.synthetic import visible_factors
     from bench.models.m3bsr.layout import layout
 
     items, streams = [], []
@@ -171,7 +171,9 @@ def probes(model: Any, part: Any, factors: NDArray[np.float32]) -> list[dict[str
             shown = [condition.expand(2, -1, -1, -1), content, done[1:]]
             streams.append(torch.cat(shown)[:, batch.mask])
     item, values = torch.cat(items).numpy(), torch.cat(streams, 1).double().numpy()
-    goals = {m: factors[item][:, shown].astype(float) for m, shown in shown_factors(factors.shape[1]).items()}
+    goals = {
+        m: factors[item][:, shown].astype(float) for m, shown in visible_factors(factors.shape[1]).items()
+    }
     return [
         {m: probe(values[start + place], goals[m], item) for place, m in enumerate(SHOWN)}
         for start in (0, 2, 4)
