@@ -117,6 +117,8 @@ CARDS = (
             "weight_average": (0.0, 0.99, 0.999),
             "meie.dropout": (0.1, 0.3, 0.5),
             "hidden_size": (64, 128, 256, 512),
+            "id_size": (16, 64),
+            "head": ("tied", "sum"),
             "cdmd_m.loss_weight": (0.01, 0.02, 0.05, 0.1, 0.15),
             "cdmd_b.loss_weight": (0.01, 0.02, 0.05, 0.1, 0.15),
             "disent.loss_weight": (0.01, 0.02, 0.05, 0.1, 0.15),
