@@ -14,7 +14,8 @@ keep() {  # copies finished records, nothing else
   find "$work/cells" -name record.json -exec grep -l '"status": "done"' {} + | while read -r record; do
     folder=cells/${record#"$work/cells/"}
     mkdir -p "$(dirname "$folder")"
-    cp "$record" "$(dirname "$record")/ranks.npz" "$(dirname "$folder")/"
+    find "$(dirname "$record")" \( -name record.json -o -name ranks.npz -o -name pairs.npz \) \
+      -exec cp -t "$(dirname "$folder")" {} +
   done
 }
 trap keep EXIT
@@ -36,3 +37,4 @@ for seeds in 1 3; do  # one seed of everything first
     bench run --models all --dataset "$set" --seeds "$seeds" --results "$work"
   done
 done
+bench run --task ctr --models popularity,gru4rec,sasrec,dnn,din,diff_msin,m3bsr --dataset ml-100k --seeds 1 --results "$work"
