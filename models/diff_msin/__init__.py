@@ -88,9 +88,9 @@ CARDS = (
         notes=(
             "The ranking and the CTR table show variant=repaired with history=merged as `Diff-MSIN`, the "
             "released variant as `Diff-MSIN (released)`; options changed by hand stand in the notes below. "
-            "AUC of `--task ctr` on MovieLens-100K, all to early stopping, one seed: SASRec 0.9264, Diff-MSIN "
-            "0.9174, GRU4Rec 0.9136, M3BSR 0.9123, DNN 0.8918, DIN 0.8892, popularity 0.8254; SASRec is ahead "
-            "of every other (p < 0.05, paired bootstrap over users, Holm). "
+            "AUC of `--task ctr` on MovieLens-100K, all to early stopping, one seed: SASRec 0.9264, "
+            "Diff-MSIN 0.9174, GRU4Rec 0.9136, M3BSR 0.9123, DNN 0.8918, DIN 0.8892, popularity 0.8254; "
+            "SASRec is ahead of every other (p < 0.05, paired bootstrap over users, Holm). "
             "Without images (or texts) there are two modalities, each the other's only source in SRC, and"
             " four streams. Without both, SRC has no source and runs no round: h_syn = MLP(H) + H, and "
             "the model is a DIN over ids with three views of one history. An item without a feature has a"
