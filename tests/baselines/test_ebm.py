@@ -289,7 +289,14 @@ def test_the_second_block_starts_as_a_copy_of_the_first() -> None:
 
 def test_one_stage_without_guidance() -> None:
     assert [stage.name for stage in build(guided=False).stages()] == ["all"]
-    assert [stage.name for stage in build().stages()] == ["encoder", "hard", "soft", "all"]
+    guided = build().stages()
+    assert [stage.name for stage in guided] == ["encoder", "hard", "soft", "all"]
+    assert [stage.own_end for stage in guided] == [
+        False,
+        True,
+        False,
+        False,
+    ]  # nothing dropped, nothing to choose by
 
 
 def test_padding_and_batch_mates_change_no_score() -> None:
