@@ -6,11 +6,16 @@ from collections.abc import Callable
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy: tests run side by side, one core each
 
+import os
+
 import numpy as np
+import polars as pl
 import pytest
 
 from bench import api
-from bench.data.schema import Interactions, Touched
+from bench.data import library
+from bench.data.schema import Dataset, Interactions, ItemContent, Touched
+from bench.data.storage import save
 from bench.experiments import grid, processes
 from tests.processes import CONTEXT
 
@@ -111,3 +116,32 @@ def touched_of() -> Callable[[Interactions], Touched]:
         return Touched(offsets, np.concatenate(items).astype(np.int32))
 
     return collect
+
+
+def small_dataset(users: int = 30, events: int = 12, items: int = 150) -> Dataset:
+    """Each user goes around the catalog by steps of one: the item after the newest one comes next."""
+    rng = np.random.default_rng(0)
+    start = rng.integers(0, items, users)
+    item = ((start[:, None] + np.arange(events)) % items + 1).astype(np.int32)
+    behavior = np.tile(np.array([1, 1, 2], np.int8), users * events // 3)
+    offsets = np.arange(0, users * events + 1, events)
+    return Dataset(
+        name="small",
+        behaviors=("click", "favor"),
+        interactions=Interactions(offsets, item.ravel(), behavior, np.tile(np.arange(events), users)),
+        touched=Touched(offsets, np.sort(item, 1).ravel()),
+        content=ItemContent(items),
+        users=pl.Series("user", [f"u{number}" for number in range(users)]),
+        items=pl.DataFrame({"item": [f"i{number}" for number in range(items)]}),
+        metadata={"mapping": "every third event is a favor", "simulated": True},
+    )
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A prepared data set called `small` and an empty results folder."""
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("BENCH_RESULTS", str(tmp_path / "results"))
+    monkeypatch.delenv("COLUMNS", raising=False)
+    save(small_dataset(), library.home() / "small")
+    return tmp_path

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_cli import HEAVY, WATCHED, call, fresh_python, small_dataset
+from test_cli import HEAVY, WATCHED, call, fresh_python
 
 from bench.data import library
 from bench.data.storage import save
@@ -15,6 +15,7 @@ from bench.errors import UserError
 from bench.experiments.ablation import fitting, members
 from bench.experiments.diagnostics import average
 from bench.experiments.store import Store
+from tests.conftest import small_dataset
 
 TWO_PARTS = Path(__file__).parent / "files" / "two_parts.py"
 COMMAND = (

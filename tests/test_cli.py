@@ -1,6 +1,4 @@
-import codecs
 import dataclasses
-import io
 import json
 import os
 import resource
@@ -8,16 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from bench import cli, terminal
+from bench import cli
 from bench.contract import CHECKS
 from bench.data import library
-from bench.data.schema import Dataset, Interactions, ItemContent, Touched
-from bench.data.storage import save
 from bench.errors import UserError
 from bench.experiments import grid
 from bench.experiments.store import Store
@@ -25,35 +20,6 @@ from bench.experiments.store import Store
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "tests" / "files" / "newest_item.py"
 HEAVY = {"torch", "pandas", "sklearn", "matplotlib", "optuna", "scipy"}
-
-
-def small_dataset(users: int = 30, events: int = 12, items: int = 150) -> Dataset:
-    """Each user goes around the catalog by steps of one: the item after the newest one comes next."""
-    rng = np.random.default_rng(0)
-    start = rng.integers(0, items, users)
-    item = ((start[:, None] + np.arange(events)) % items + 1).astype(np.int32)
-    behavior = np.tile(np.array([1, 1, 2], np.int8), users * events // 3)
-    offsets = np.arange(0, users * events + 1, events)
-    return Dataset(
-        name="small",
-        behaviors=("click", "favor"),
-        interactions=Interactions(offsets, item.ravel(), behavior, np.tile(np.arange(events), users)),
-        touched=Touched(offsets, np.sort(item, 1).ravel()),
-        content=ItemContent(items),
-        users=pl.Series("user", [f"u{number}" for number in range(users)]),
-        items=pl.DataFrame({"item": [f"i{number}" for number in range(items)]}),
-        metadata={"mapping": "every third event is a favor", "simulated": True},
-    )
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A prepared data set called `small` and an empty results folder."""
-    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("BENCH_RESULTS", str(tmp_path / "results"))
-    monkeypatch.delenv("COLUMNS", raising=False)
-    save(small_dataset(), library.home() / "small")
-    return tmp_path
 
 
 def call(*words: str):
@@ -320,60 +286,6 @@ def test_the_contract_tests_run_on_a_file_of_ones_own(tmp_path):
     (tmp_path / "wrong.py").write_text(wrong, encoding="utf-8")
     done = call("test", str(tmp_path / "wrong.py"))
     assert done.exit_code == 1 and "order of candidates" in done.stdout and "AssertionError" in done.stdout
-
-
-SEEN = (
-    ["run", "--models", "popularity,random", "--dataset", "small", "--seeds", "2", "--jobs", "1"],
-    ["table"], ["table", "--json"], ["models"], ["data", "list"],
-)  # fmt: skip
-
-
-def require_plain(words: list[str], out: str, error: str) -> None:
-    """Check what a command printed to a console that lacks letters."""
-    assert "UnicodeEncodeError" not in error
-    if words == ["table"]:
-        assert ("0.0" in out) and ("+-" in out or "\u00b1" in out)
-    if words == ["table", "--json"]:
-        assert json.loads(out)["dataset"] == "small"
-
-
-def on_console(monkeypatch, encoding: str, *words: str) -> tuple[int, str, str]:
-    """Run `main` on a console of an encoding; return its exit code, what it printed and its messages."""
-    streams = [io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2)]
-    with monkeypatch.context() as patch:
-        patch.setattr(sys, "stdout", streams[0])
-        patch.setattr(sys, "stderr", streams[1])
-        code = run_main(patch, *words)
-    for stream in streams:
-        stream.flush()
-    out, error = (stream.buffer.getvalue().decode(encoding) for stream in streams)
-    return code, out, error
-
-
-@pytest.mark.parametrize("encoding", ["latin-1", "gbk"])
-def test_a_console_that_lacks_letters_gets_plain_signs(place, monkeypatch, encoding):
-    for words in SEEN:
-        code, out, error = on_console(monkeypatch, encoding, *words)
-        assert code == 0
-        require_plain(words, out, error)
-    code, _, error = on_console(monkeypatch, encoding, "data", "stats", "\u4e2d\u00f8")
-    escaped = "\\u4e2d\u00f8" if encoding == "latin-1" else "\u4e2d\\u00f8"
-    assert code == 2 and error.startswith(f"error: {escaped}: no such") and error.count("\n") == 1
-
-
-def test_a_process_with_a_console_of_ascii_prints_plain_signs(place):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
-    for words in SEEN:
-        command = [sys.executable, "-m", "bench", *words]
-        done = subprocess.run(command, capture_output=True, env=environment, check=True)
-        require_plain(words, done.stdout.decode("ascii"), done.stderr.decode("ascii"))
-
-
-def test_an_escaped_letter_is_one_that_json_reads():
-    letters = "\u4e2d\U0001f600"
-    codecs.register_error("plain", terminal._plain)
-    assert json.loads('"' + letters.encode("ascii", "plain").decode() + '"') == letters
-    assert "a ± b".encode("ascii", "plain") == b"a +- b"
 
 
 def test_a_tilde_in_the_results_folder_is_the_home_folder(place, monkeypatch):

@@ -1,13 +1,11 @@
 import gzip
-from datetime import datetime
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 
 from bench.data.library import prepare_named
-from bench.data.schema import TOUCHED, EventStream, Part, RawData, RawFeatures
+from bench.data.schema import TOUCHED, EventStream, Part, RawData
 from bench.data.storage import load
 from bench.datasets.table import Options, read
 from bench.errors import UserError
@@ -115,41 +113,6 @@ def test_ids_that_pandas_made_floats_of_are_refused_with_the_cure(tmp_path: Path
     assert part_of(data).events.rows() == [(162, 1, "buy", 6)]
 
 
-MIXED = (
-    HEADER
-    + "1,10,buy,1600000000\n1,11,buy,1600000001\n\n1,12,buy,1600000002000\n1,13,buy,7\n"
-    + "1,14,buy,1600000003000000\n"
-)
-
-
-def test_times_in_another_unit_than_most_are_malformed(tmp_path: Path) -> None:
-    told = complaint(folder_with(tmp_path, MIXED))
-    assert "row 5: timestamp '1600000002000'; expected a whole number, in s since 1970 like the most" in told
-    assert "(also bad: row 7)" in told and "time_unit" in told
-    part = part_of(read(tmp_path, Options(on_bad_row="skip")))
-    assert part.events["item"].to_list() == [10, 11, 13]
-    assert (part.rows, part.dropped) == (5, {"malformed rows": 2})
-
-
-@pytest.mark.parametrize(
-    ("unit", "kept"),
-    [("s", [10, 11]), ("ms", [12]), ("us", [14])],
-)
-def test_a_given_unit_is_checked(tmp_path: Path, unit, kept: list[int]) -> None:
-    options = Options(time_unit=unit, on_bad_row="skip")
-    assert part_of(read(folder_with(tmp_path, MIXED), options)).events["item"].to_list() == kept
-    told = complaint(tmp_path, Options(time_unit=unit))
-    assert f"expected a whole number of unit {unit}, 1990 to 2100" in told
-
-
-def test_days_and_nanoseconds_are_units_too(tmp_path: Path) -> None:
-    folder_with(tmp_path, HEADER + "1,10,buy,18000\n1,11,buy,1600000000000000000\n")
-    assert read(tmp_path, Options()).events["timestamp"].to_list() == [18_000, 1_600_000_000_000_000_000]
-    for unit, item in (("day", 10), ("ns", 11)):
-        part = part_of(read(tmp_path, Options(time_unit=unit, on_bad_row="skip")))
-        assert part.events["item"].to_list() == [item]
-
-
 @pytest.mark.parametrize("name", ["events.csv", "events.csv.gz"])
 def test_malformed_rows_are_skipped_counted_and_named(tmp_path: Path, name: str) -> None:
     rows = [
@@ -240,174 +203,6 @@ def test_a_behavior_listed_twice_or_without_a_name_is_refused(tmp_path: Path, be
     assert "each value once" in complaint(folder_with(tmp_path, EVENTS), Options(behaviors=behaviors))
 
 
-@pytest.mark.parametrize(
-    ("time", "form"),
-    [
-        ("2020-01-02T03:04:05", ""), ("2020-01-02 03:04:05", ""), ("2020-01-02 03:04:05.000", ""),
-        ("2020-01-02T03:04:05Z", ""), ("2020-01-02T05:04:05.0+02:00", ""),
-        ("2/1/2020 03:04:05", "%d/%m/%Y %H:%M:%S"),
-        ("2020-01-02 03:04:05 UTC", ""), ("2020-01-02 03:04:05 GMT", ""), ("2020-01-02 03:04:05Z", ""),
-        ("2020-01-02 03:04:05+00", ""), ("2020-01-02 03:04:05.000000 +0000", ""),
-        ("2020-01-01T22:04:05-05", ""), ("2020-01-02 11:04:05 +08:00", ""), 
-    ],
-)  # fmt: skip
-def test_date_times_become_microseconds(tmp_path: Path, time: str, form: str) -> None:
-    data = read(folder_with(tmp_path, f"{HEADER}1,10,buy,{time}\n"), Options(time_format=form))
-    assert data.events["timestamp"].to_list() == [1_577_934_245_000_000]  # 2020-01-02 03:04:05 UTC, by `date`
-
-
-def test_dates_and_parquet_date_times_are_read(tmp_path: Path) -> None:
-    data = read(folder_with(tmp_path, HEADER + "1,10,buy,2020-01-02\n1,10,buy,2020-01-02T00:01\n"), Options())
-    midnight = 1_577_923_200_000_000
-    assert data.events["timestamp"].to_list() == [midnight, midnight + 60_000_000]
-    frame = pl.DataFrame({"user": [1], "item": [1], "behavior": ["buy"], "timestamp": [datetime(2020, 1, 2)]})
-    frame.write_parquet(tmp_path / "log.parquet")
-    assert read(tmp_path / "log.parquet", Options()).events["timestamp"].to_list() == [midnight]
-
-
-def test_a_time_of_another_format_is_named(tmp_path: Path) -> None:
-    told = complaint(folder_with(tmp_path, HEADER + "1,10,buy,2020-01-02\n"), Options(time_format="%d.%m.%Y"))
-    assert "row 2: timestamp '2020-01-02'; expected a time as in %d.%m.%Y" in told
-
-
-def item_folder(folder: Path, items: str) -> Path:
-    folder_with(folder, items, "items.csv")
-    return folder_with(folder, EVENTS)
-
-
-def test_the_item_table_gives_text_paths_and_attributes(tmp_path: Path) -> None:
-    rows = "10,Red shoe,warm,a/10.png,b1\n\n12,,,/pics/12.png,\n"
-    item_folder(tmp_path, "item,title,notes,image,brand\n" + rows)
-    columns = {"text_columns": ("title", "notes"), "attributes": ("brand",)}
-    data = read(tmp_path, Options(behaviors=THREE, items="items.csv", **columns))
-    assert data.items is not None and data.attributes == ("brand",)
-    assert data.items.rows(named=True) == [
-        {"item": 10, "title": "Red shoe warm", "image": f"{tmp_path}/a/10.png", "brand": "b1"},
-        {"item": 12, "title": None, "image": "/pics/12.png", "brand": None},
-    ]
-
-
-def test_numbers_of_the_item_table_are_floats_and_empty_ones_unknown(tmp_path: Path) -> None:
-    item_folder(tmp_path, "item,price\n10,2.5\n11,\n12,1e2\n")
-    data = read(tmp_path, Options(behaviors=THREE, items="items.csv", numbers=("price",)))
-    assert data.items is not None and data.numbers == ("price",)
-    assert data.items["price"].to_list() == [2.5, None, 100.0]
-
-
-def test_item_ids_of_both_tables_have_one_type(tmp_path: Path) -> None:
-    item_folder(tmp_path, "item\n10\nA5\n")
-    data = read(tmp_path, Options(behaviors=THREE, items="items.csv"))
-    assert data.items is not None and data.items["item"].to_list() == ["10", "A5"]
-    assert data.events["item"].to_list() == ["10", "11", "10"]
-
-
-@pytest.mark.parametrize(
-    ("items", "changes", "told"),
-    [
-        ("item\n10\n11\n10\n", {}, ["items.csv: row 4", "item '10'", "one row per item"]),
-        ("item,title\n10,a\n,b\n", {}, ["items.csv: row 3", "item is empty"]),
-        ("item\n-3\n", {}, ["items.csv: row 2", "item '-3'", "0 or more"]),
-        (
-            "item,title,brand\n10,a,b\n11\n",
-            {},
-            ["items.csv: row 3: 1 columns, expected 3", "complete the line"],
-        ),
-        ("item,title,brand\n10,a,b\n\n11,x\n12\n", {}, ["items.csv: row 4: 2 columns, expected 3"]),
-        ('item,title\n10,"a, b"\n"11"\n', {}, ["items.csv: row 3: 1 columns, expected 2", "--on-bad-row"]),
-        ("item\n99\n98\n", {}, ["items.csv", "no item of the events (99, 98 there, ", "item_id="]),
-        ("id\n10\n", {}, ["items.csv: row 1: no column 'item'", "set item_id="]),
-        ("item\n10\n", {"attributes": ("brand",)}, ["no column 'brand'", "set attributes="]),
-        ("item\n10\n", {"text_columns": ("name",)}, ["no column 'name'", "set text_columns="]),
-        (
-            "item,price\n10,5 EUR\n",
-            {"numbers": ("price",)},
-            ["items.csv: row 2: price '5 EUR'; expected a number"],
-        ),
-        ("item,price\n10,1\n11,inf\n", {"numbers": ("price",)}, ["items.csv: row 3: price 'inf'"]),
-        ("item\n10\n", {"numbers": ("price",)}, ["no column 'price'", "set numbers="]),
-        ("item\n10\n", {"items": "item.csv"}, ["item.csv: no such file", "did you mean 'items.csv'"]),
-    ],
-)
-def test_a_faulty_item_table_is_refused(tmp_path: Path, items: str, changes, told: list[str]) -> None:
-    options = Options(**{"behaviors": THREE, "items": "items.csv", **changes})
-    message = complaint(item_folder(tmp_path, items), options)
-    assert [part for part in told if part not in message] == [], message
-
-
-def test_cut_rows_of_an_item_table_are_skipped_counted_and_leave_the_vectors_in_place(tmp_path: Path) -> None:
-    item_folder(tmp_path, "item,title\n10,a\n11\n12,c\n")
-    np.save(tmp_path / "image.npy", np.array([[1, 0], [2, 0], [3, 0]], np.float32))
-    options = Options(behaviors=THREE, items="items.csv", features_image="image.npy", on_bad_row="skip")
-    data = read(tmp_path, options)
-    assert data.items is not None and data.items["item"].to_list() == [10, 12]
-    features = data.features["image"]
-    assert isinstance(features, RawFeatures) and features.items == [10, 12]
-    assert features.vectors.tolist() == [[1, 0], [3, 0]]
-    part = part_of(data)
-    assert part.dropped == {"malformed rows of items.csv": 1}
-    assert part.bad_rows == (f"{tmp_path}/items.csv: row 3: 1 columns, expected 2 as in the header",)
-
-
-def test_vectors_follow_the_rows_of_the_item_table_and_nan_rows_are_absent(tmp_path: Path) -> None:
-    item_folder(tmp_path, "item\n11\n10\n12\n")
-    vectors = np.arange(6, dtype=np.float32).reshape(3, 2)
-    vectors[1] = np.nan
-    np.save(tmp_path / "image.npy", vectors)
-    options = Options(behaviors=THREE, items="items.csv", features_image="image.npy")
-    features = read(tmp_path, options).features
-    assert list(features) == ["image"] and features["image"].items == [11, 12]
-    assert features["image"].vectors.tolist() == [[0, 1], [4, 5]]
-
-
-def test_malformed_items_are_skipped_counted_and_leave_the_vectors_in_place(tmp_path: Path) -> None:
-    item_folder(tmp_path, "item,title\n11,a\n,b\n\n10,c\n11,d\n-3,e\n12,f,g\n13,h\n")
-    np.save(tmp_path / "image.npy", np.arange(14, dtype=np.float32).reshape(7, 2))
-    options = Options(behaviors=THREE, items="items.csv", features_image="image.npy", on_bad_row="skip")
-    data = read(tmp_path, options)
-    assert isinstance(data.items, pl.DataFrame)
-    assert data.items.rows() == [(11, "a"), (10, "c"), (13, "h")]
-    features = data.features["image"]
-    assert isinstance(features, RawFeatures) and features.items == [11, 10, 13]
-    assert features.vectors.tolist() == [[0, 1], [4, 5], [12, 13]]
-    part = part_of(data)
-    assert (len(part.events), part.rows, part.dropped) == (3, 3, {"malformed rows of items.csv": 4})
-    assert part.bad_rows[0].startswith(f"{tmp_path}/items.csv: row 3: item is empty; expected an id")
-    assert [place.split(": ")[1] for place in part.bad_rows] == ["row 3", "row 6", "row 7", "row 8"]
-
-
-@pytest.mark.parametrize(
-    ("array", "told"),
-    [
-        (np.zeros((2, 4), np.float32), "(2, 4) float32, expected (3, D)"),
-        (np.zeros(3, np.float32), "expected (3, D)"),
-        (np.zeros((3, 4), np.int64), "int64, expected (3, D) float16 or float32"),
-        (np.array([[{}], [1], [2]], dtype=object), "not a plain .npy array"),
-    ],
-)
-def test_vectors_of_another_shape_or_type_are_refused(tmp_path: Path, array, told: str) -> None:
-    item_folder(tmp_path, "item\n11\n10\n12\n")
-    np.save(tmp_path / "image.npy", array, allow_pickle=True)
-    options = Options(behaviors=THREE, items="items.csv", features_image="image.npy")
-    assert told in complaint(tmp_path, options)
-
-
-def test_vectors_without_an_item_table_are_refused(tmp_path: Path) -> None:
-    told = complaint(folder_with(tmp_path, EVENTS), Options(behaviors=THREE, features_text="t.npy"))
-    assert "features_text=t.npy" in told and "items=FILE" in told
-
-
-def test_the_event_file_is_found_or_asked_for(tmp_path: Path) -> None:
-    assert "no table" in complaint(tmp_path)
-    folder_with(tmp_path, EVENTS, "a.csv")
-    folder_with(tmp_path, EVENTS, "b.csv")
-    assert "found a.csv, b.csv; set events=FILE" in complaint(tmp_path)
-    assert len(read(tmp_path, Options(behaviors=THREE, events="b.csv")).events) == 3
-    assert len(read(folder_with(tmp_path, EVENTS, "interactions.csv"), Options(behaviors=THREE)).events) == 3
-    assert "--raw" in complaint(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="--raw"):
-        read(None, Options())
-
-
 @pytest.mark.skipif(not TAOBAO.is_dir(), reason="../shared/data/taobao-cart-fav-buy is not there")
 def test_a_real_log_has_the_counts_of_its_readme() -> None:
     data = read(TAOBAO, Options(user="user_id", item="item_id", behaviors=("cart", "fav", "buy")))
@@ -433,60 +228,13 @@ def test_what_was_left_out_stands_in_the_metadata_once_prepared(tmp_path: Path, 
     assert load(sound).fingerprint == data.fingerprint
 
 
-@pytest.mark.parametrize(
-    ("time", "microseconds"),
-    [
-        ("2017-11-25 00:00:00.25 UTC", 1_511_568_000_250_000),  # 2017-11-25 00:00:00 UTC, by `date`
-        ('"2017-11-25 00:00:00,25 UTC"', 1_511_568_000_250_000),
-        ("2017-11-25T08:00:00.123456+0800", 1_511_568_000_123_456),
-        ("2017-11-25t00:00z", 1_511_568_000_000_000),
-        ("2017-11-24 23:30 -00:30", 1_511_568_000_000_000),
-    ],
-)
-def test_fractions_and_zones_are_read_to_the_microsecond(tmp_path: Path, time: str, microseconds) -> None:
-    data = read(folder_with(tmp_path, f"{HEADER}1,10,buy,{time}\n"), Options())
-    assert data.events["timestamp"].to_list() == [microseconds]
-
-
-@pytest.mark.parametrize(
-    "time", ["2017-11-25 00:00:00 CST", "2017-11-25 00:00:00 +8", "2017-11-25 24:10:00Z"]
-)
-def test_a_zone_that_is_no_offset_is_refused_with_its_row(tmp_path: Path, time: str) -> None:
-    rows = f"1,10,buy,2017-11-25 00:00:00 UTC\n1,11,buy,{time}\n"
-    told = complaint(folder_with(tmp_path, HEADER + rows))
-    assert f"row 3: timestamp '{time}'; expected an ISO date-time" in told
-    part = part_of(read(tmp_path, Options(on_bad_row="skip")))
-    assert part.events["item"].to_list() == [10]
-
-
-def test_times_with_a_zone_in_parquet_are_the_same_moment(tmp_path: Path) -> None:
-    moment = pl.Series([datetime(2017, 11, 25)]).dt.replace_time_zone("UTC")
-    moment = moment.dt.convert_time_zone("Asia/Shanghai")
-    frame = pl.DataFrame({"user": [1], "item": [1], "behavior": ["buy"], "timestamp": moment})
-    frame.write_parquet(tmp_path / "log.parquet")
-    assert read(tmp_path, Options()).events["timestamp"].to_list() == [1_511_568_000_000_000]
-
-
-def test_whole_floats_of_parquet_are_whole_numbers_and_missing_ones_malformed(tmp_path: Path) -> None:
-    nan = float("nan")
-    users, brands = [1.0, nan, 7.0, None], [3.0, 4.5, nan, 3.0]
-    events = {"user": users, "item": [5.0, 6.0, 5.0, 5.0], "timestamp": [1, 2, 3, 4]}
-    pl.DataFrame(events).write_parquet(tmp_path / "events.parquet")
-    items = pl.DataFrame(
-        {"item": [5.0, 6.0, 8.0, 9.0], "brand": brands}, schema_overrides={"item": pl.Float32}
-    )
-    items.write_parquet(tmp_path / "items.parquet")
-    names = {"behavior": "", "items": "items.parquet", "attributes": ("brand",)}
-    told = complaint(tmp_path, Options(**names))
-    assert "row 2: user 'NaN'; expected an id" in told and "(also bad: row 4)" in told
-    data = read(tmp_path, Options(**names, on_bad_row="skip"))
-    assert part_of(data).events.rows() == [(1, 5, "interaction", 1), (7, 5, "interaction", 3)]
-    assert isinstance(data.items, pl.DataFrame)
-    assert data.items.rows() == [(5, "3"), (6, "4.5"), (8, None), (9, "3")]
-
-
-@pytest.mark.parametrize("wrong", [float("inf"), 2.0**53, -1.0, 0.5])
-def test_a_float_that_is_no_exact_whole_number_is_refused_with_its_row(tmp_path: Path, wrong: float) -> None:
-    frame = pl.DataFrame({"user": [1.0, wrong], "item": [1, 2], "timestamp": [5, 6]})
-    frame.write_parquet(tmp_path / "events.parquet")
-    assert "row 2: user '" in complaint(tmp_path, Options(behavior=""))
+def test_the_event_file_is_found_or_asked_for(tmp_path: Path) -> None:
+    assert "no table" in complaint(tmp_path)
+    folder_with(tmp_path, EVENTS, "a.csv")
+    folder_with(tmp_path, EVENTS, "b.csv")
+    assert "found a.csv, b.csv; set events=FILE" in complaint(tmp_path)
+    assert len(read(tmp_path, Options(behaviors=THREE, events="b.csv")).events) == 3
+    assert len(read(folder_with(tmp_path, EVENTS, "interactions.csv"), Options(behaviors=THREE)).events) == 3
+    assert "--raw" in complaint(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="--raw"):
+        read(None, Options())
