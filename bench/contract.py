@@ -30,7 +30,8 @@ from bench.example import (
     example_split,
 )
 from bench.interface import Batch, Causal, Recommender, Stage, TrainingEvents
-from bench.training.loop import make_optimizer, start_stage, train_step
+from bench.training.loop import start_stage
+from bench.training.step import make_optimizer, train_step
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from bench.data.schema import Interactions, ItemContent
 from bench.errors import UserError
 from bench.example import HISTORY, USERS, example_info, example_log
 from bench.interface import Batch, DatasetInfo, Recommender, Stage, TrainingEvents
-from bench.training.loop import make_optimizer, start_stage, train_step
+from bench.training.loop import start_stage
+from bench.training.step import make_optimizer, train_step
 
 if TYPE_CHECKING:
     from bench.contract import Subject

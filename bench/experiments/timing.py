@@ -23,7 +23,8 @@ from bench.interface import Batch, Recommender, Stage
 from bench.registry import Entry
 from bench.training.data import TrainingData, training_data
 from bench.training.device import name_of, peak_memory_mb, pick, reset_peak_memory
-from bench.training.loop import make_optimizer, start_stage, train_step
+from bench.training.loop import start_stage
+from bench.training.step import make_optimizer, train_step
 
 WARM_UP = 2
 """Steps before the clock runs."""

@@ -11,7 +11,8 @@ from bench.contract import events, training_batches
 from bench.example import ITEMS, example_batch, example_info
 from bench.interface import DatasetInfo, Recommender
 from bench.registry import entries
-from bench.training.loop import make_optimizer, start_stage, train_step
+from bench.training.loop import start_stage
+from bench.training.step import make_optimizer, train_step
 
 MODELS = ("missrec", "mmsbr", "mmmlp", "m3srec", "cmclrec", "m3bsr", "diff_msin")
 

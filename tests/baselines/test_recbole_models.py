@@ -20,7 +20,7 @@ from bench.errors import UserError
 from bench.example import example_batch, example_info, example_log
 from bench.interface import ItemContent
 from bench.registry import select
-from bench.training.loop import make_optimizer, train_step
+from bench.training.step import make_optimizer, train_step
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("recbole") is None, reason="recbole is not installed"

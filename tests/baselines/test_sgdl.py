@@ -19,7 +19,7 @@ from bench.baselines.sgdl.parts import (
     pair_loss,
 )
 from bench.interface import Batch, DatasetInfo, ItemContent, TrainingEvents
-from bench.training.loop import make_optimizer, train_step
+from bench.training.step import make_optimizer, train_step
 
 USERS, ITEMS = 6, 5
 PAIRS = [(0, 1), (0, 2), (1, 1), (1, 3), (2, 4), (3, 2), (3, 5), (4, 1)]  # user 5 has none

@@ -29,7 +29,8 @@ from bench.data.protocol.split import Split
 from bench.data.schema import Interactions
 from bench.interface import DatasetInfo, ItemContent, TrainingEvents
 from bench.registry import select
-from bench.training.loop import make_optimizer, start_stage, train_step
+from bench.training.loop import start_stage
+from bench.training.step import make_optimizer, train_step
 
 SIZES = ((500, 5_000), (1_000, 10_000), (2_000, 20_000))
 MODELS = "stosa,ssdrec,nmtr,dipn,sgdl,mb_str,kmclr,ebm,missrec,mmsbr,mmmlp,m3srec,cmclrec"

@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.config import build_options
 from bench.interface import Batch, Causal, DatasetInfo, ItemContent, Recommender, TrainingEvents
 from bench.registry import select
-from bench.training.loop import make_optimizer, train_step
+from bench.training.step import make_optimizer, train_step
 
 ITEMS, FEATURES, LENGTH = 2000, 512, 50
 NO_DENOISING = {"cdmd_m.replace": "identity", "cdmd_b.replace": "identity"}

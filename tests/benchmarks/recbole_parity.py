@@ -38,7 +38,7 @@ from bench.experiments.plan import make_plan
 from bench.interface import Batch, Recommender
 from bench.registry import select
 from bench.training.data import TrainingData, held_part, training_data
-from bench.training.loop import make_optimizer, train_step
+from bench.training.step import make_optimizer, train_step
 
 CPU = torch.device("cpu")
 

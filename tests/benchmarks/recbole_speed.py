@@ -26,7 +26,7 @@ from bench.experiments.grid import open_plan
 from bench.experiments.plan import make_plan
 from bench.interface import Batch, Recommender
 from bench.training.data import TrainingData, training_data
-from bench.training.loop import make_optimizer
+from bench.training.step import make_optimizer
 
 ALL_USERS, SAMPLED_USERS, CANDIDATES = 256, 40, 100
 Work = Callable[[int], int]

@@ -10,7 +10,7 @@ from bench.training.checkpoint import Checkpoint
 from bench.training.data import training_data
 from bench.training.loop import FitOptions, fit, validate
 from bench.training.watcher import Silent
-from tests.training.test_loop import CPU, model_for, without_validation
+from tests.training.small import CPU, model_for, without_validation
 
 
 def test_the_average_is_a_mean_at_first_and_exponential_later():
