@@ -50,10 +50,14 @@ def make_optimizer(model: Recommender, stage: Stage) -> torch.optim.Optimizer:
     ]  # fmt: skip
     for group in groups:
         group["rate"] = group["lr"]  # what `set_rates` rises to
+    # `fused`: one pass over a large table instead of eight. Its kernels take for granted that a gradient lies
+    # in memory as its parameter does, as autograd sees to.
     rate = stage.learning_rate
     if stage.optimizer == "adagrad":
-        return torch.optim.Adagrad(groups, lr=rate, eps=1e-6)
-    return (torch.optim.AdamW if stage.optimizer == "adamw" else torch.optim.Adam)(groups, lr=rate)
+        on_cpu = all(parameter.device.type == "cpu" for group in groups for parameter in group["params"])
+        return torch.optim.Adagrad(groups, lr=rate, eps=1e-6, fused=on_cpu)
+    adam = torch.optim.AdamW if stage.optimizer == "adamw" else torch.optim.Adam
+    return adam(groups, lr=rate, fused=True)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, stage: Stage) -> None:
