@@ -26,12 +26,12 @@ def plain(hidden: Tensor, table: Tensor, bias: Tensor | None, labels: Tensor, we
     return (weights * F.cross_entropy(logits, labels - 1, reduction="none")).sum() / weights.sum()
 
 
-@pytest.mark.parametrize("chunk", [1, 10, 36, 37, 16384])
-def test_chunked_cross_entropy_and_its_gradients_equal_the_plain_ones(chunk: int) -> None:
+@pytest.mark.parametrize("most", [1, ITEMS, 3 * ITEMS, ROWS * ITEMS - 1, ROWS * ITEMS])
+def test_chunked_cross_entropy_and_its_gradients_equal_the_plain_ones(most: int) -> None:
     hidden, table, bias, labels, weights = problem()
     expected = plain(hidden, table, bias, labels, weights)
     gradients = torch.autograd.grad(expected, (hidden, table, bias))
-    found = chunked_cross_entropy(hidden, table, labels, weights, bias, chunk)
+    found = chunked_cross_entropy(hidden, table, labels, weights, bias, most)
     assert torch.allclose(found, expected)
     for one, other in zip(torch.autograd.grad(3 * found, (hidden, table, bias)), gradients, strict=True):
         assert torch.allclose(one, 3 * other)
@@ -40,61 +40,66 @@ def test_chunked_cross_entropy_and_its_gradients_equal_the_plain_ones(chunk: int
 def test_chunked_cross_entropy_passes_the_numerical_gradient_check() -> None:
     hidden, table, bias, labels, weights = problem()
     assert torch.autograd.gradcheck(
-        lambda h, t, b: chunked_cross_entropy(h, t, labels, weights, b, chunk=8), (hidden, table, bias)
+        lambda h, t, b: chunked_cross_entropy(h, t, labels, weights, b, 2 * ITEMS), (hidden, table, bias)
     )
 
 
 def test_chunked_cross_entropy_works_without_bias_and_weights_in_single_precision() -> None:
     hidden, table, _, labels, _ = problem(torch.float32)
     expected = plain(hidden, table, None, labels, torch.ones(ROWS))
-    found = chunked_cross_entropy(hidden, table, labels, chunk=10)
+    found = chunked_cross_entropy(hidden, table, labels, most=2 * ITEMS)
     assert abs(float(found.detach() - expected.detach())) < 1e-5
     gradients = torch.autograd.grad(expected, (hidden, table))
     for one, other in zip(torch.autograd.grad(found, (hidden, table)), gradients, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
 
 
-@pytest.mark.parametrize("chunk", [10, 16384])
-def test_padding_row_is_no_class_and_gets_no_gradient(chunk: int) -> None:
+@pytest.mark.parametrize("most", [2 * ITEMS, 10**6])
+def test_padding_row_is_no_class_and_gets_no_gradient(most: int) -> None:
     hidden, table, bias, labels, weights = problem()
     with torch.no_grad():
         table[0], bias[0] = 100.0, 100.0
-    loss = chunked_cross_entropy(hidden, table, labels, weights, bias, chunk)
+    loss = chunked_cross_entropy(hidden, table, labels, weights, bias, most)
     gradients = torch.autograd.grad(loss, (table, bias))
     assert loss.item() < 20
     assert not gradients[0][0].any() and gradients[1][0].item() == 0.0
 
 
-def test_chunks_shrink_so_that_no_more_logits_than_the_budget_are_held(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    widths: list[int] = []
-    original = losses._logits
+def test_no_more_logits_than_the_budget_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[torch.Size] = []
+    original = torch.mm
 
-    def seen(hidden: Tensor, table: Tensor, bias: Tensor | None, block: slice, buffer: Tensor) -> Tensor:
-        widths.append(block.stop - block.start)
-        assert len(buffer) == 5 * ROWS
-        return original(hidden, table, bias, block, buffer)
+    def seen(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
+        shapes.append(out.shape)
+        return original(left, right, out=out)
 
-    monkeypatch.setitem(losses.LOGITS_AT_ONCE, "cpu", 5 * ROWS)
-    monkeypatch.setattr(losses, "_logits", seen)
+    monkeypatch.setitem(losses.LOGITS_AT_ONCE, "cpu", 5 * ITEMS)
+    monkeypatch.setattr(torch, "mm", seen)
     hidden, table, _, labels, _ = problem()
     chunked_cross_entropy(hidden, table, labels).backward()
-    assert max(widths) == 5 and sum(widths) == 2 * ITEMS
+    rows = [shape[0] for shape in shapes if shape[1] == ITEMS]  # the logits, not the gradient of `hidden`
+    assert max(rows) == 5 and sum(rows) == ROWS
 
 
-@pytest.mark.parametrize("chunk", [10, 16384])
-def test_loss_is_zero_and_has_finite_gradients_where_no_row_counts(chunk: int) -> None:
+def test_a_loss_without_gradients_computes_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, table, bias, labels, weights = (one.detach() for one in problem())
+    monkeypatch.setattr(Tensor, "addmm_", None)  # what sums up the gradient of the table
+    found = chunked_cross_entropy(hidden, table, labels, weights, bias, 2 * ITEMS)
+    assert torch.allclose(found, plain(hidden, table, bias, labels, weights)) and not found.requires_grad
+
+
+@pytest.mark.parametrize("most", [2 * ITEMS, 10**6])
+def test_loss_is_zero_and_has_finite_gradients_where_no_row_counts(most: int) -> None:
     hidden, table, bias, labels, weights = problem()
     for rows, weighed in ((slice(0, 0), weights[:0]), (slice(None), torch.zeros_like(weights))):
-        loss = chunked_cross_entropy(hidden[rows], table, labels[rows], weighed, bias, chunk)
+        loss = chunked_cross_entropy(hidden[rows], table, labels[rows], weighed, bias, most)
         (gradient,) = torch.autograd.grad(loss, table)
         assert float(loss.detach()) == 0.0 and not gradient.any()
 
 
 def test_huge_logits_do_not_overflow() -> None:
     hidden, table, _, labels, _ = problem(torch.float32)
-    loss = chunked_cross_entropy(hidden * 1e4, table, labels, chunk=10)
+    loss = chunked_cross_entropy(hidden * 1e4, table, labels, most=2 * ITEMS)
     (gradient,) = torch.autograd.grad(loss, hidden)
     assert torch.isfinite(loss) and torch.isfinite(gradient).all()
 
