@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from bench.cards import Card
 from bench.interface import Batch, Cloze, DatasetInfo, Recommender, Stage
+from bench.nn.dropout import Dropout
+from bench.nn.lengths import by_length
 from bench.nn.losses import chunked_cross_entropy, sampled_cross_entropy
 from bench.nn.scoring import dot_scores
 from bench.nn.transformer import TransformerBlock, attention_mask
@@ -134,7 +136,7 @@ class BERT4Rec(Recommender):
         self.items = nn.Embedding(info.num_items + 2, size, padding_idx=0)
         self.positions = nn.Parameter(torch.empty(config.max_history, size))
         self.input_norm = nn.LayerNorm(size, eps=1e-12)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(
             TransformerBlock(size, config.num_heads, config.dropout, config.dropout_attention)
             for _ in range(config.num_layers)
@@ -186,9 +188,10 @@ class BERT4Rec(Recommender):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return cross entropy at the masked positions."""
         assert batch.labels is not None and batch.label_behavior is not None
-        labels = batch.labels[:, -self.config.max_history :]
+        history, labels = (x[:, -self.config.max_history :] for x in (batch.history, batch.labels))
         chosen = labels > 0
-        hidden = self.head(self.hidden(batch.history)[chosen])  # (n, D)
+        states = by_length(self.hidden, (history > 0).sum(1), history)  # (B, L, D)
+        hidden = self.head(states[chosen])  # (n, D)
         target = batch.label_behavior[:, -self.config.max_history :][chosen] == len(self.info.behaviors)
         weights = torch.where(
             target, self.config.loss_weight_target, self.config.loss_weight_auxiliary

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from bench.interface import Batch, Card, Causal, DatasetInfo, Next, Recommender, Stage
+from bench.nn.dropout import Dropout
 from bench.nn.losses import chunked_cross_entropy, sampled_cross_entropy
 from bench.nn.scoring import dot_scores
 
@@ -108,7 +109,7 @@ class BehaviorView(nn.Module):
         self.recurrent = nn.GRU(size, inner, batch_first=True, bidirectional=self.both_ways)
         self.hidden, self.score = nn.Linear(size, size // 2), nn.Linear(size // 2, 1, bias=False)
         self.empty = nn.Parameter(torch.randn(size) * 0.02)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def weights(self, states: Tensor, lengths: Tensor) -> Tensor:
         """Return (B, L, L) bottom attention: row t over the events up to t, or over all of them."""
@@ -162,11 +163,11 @@ class DIPN(Recommender):
         self.top, self.query = nn.Linear(size, size // 2), nn.Linear(size // 2, 1, bias=False)
         inputs = size * (1 + views) if config.fusion == "all" else size
         self.fusion = nn.Sequential(
-            nn.Linear(inputs, size), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(size, size)
+            nn.Linear(inputs, size), nn.ReLU(), Dropout(config.dropout), nn.Linear(size, size)
         )
         self.norm = nn.LayerNorm(size)
         self.next_type, self.other = nn.Linear(size, 1), nn.Linear(size, size, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.initialize()
 
     def initialize(self) -> None:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from bench.cards import Card
 from bench.interface import Batch, Causal, DatasetInfo, Recommender, Stage, TrainingEvents
+from bench.nn.dropout import Dropout
 from bench.nn.losses import chunked_cross_entropy, sampled_cross_entropy
 from bench.nn.scoring import dot_scores
 
@@ -141,8 +142,8 @@ class GRU4Rec(Recommender):
         between = config.dropout if config.num_layers > 1 else 0.0
         self.gru = nn.GRU(width, size, config.num_layers, bias=config.bias, batch_first=True, dropout=between)
         self.projection = nn.Linear(size, width) if config.embedding_size else nn.Identity()
-        self.dropout_embedding = nn.Dropout(config.dropout_embedding)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout_embedding = Dropout(config.dropout_embedding)
+        self.dropout = Dropout(config.dropout)
         self.cumulated: Tensor | None = None  # float64 and always on the CPU: every device draws alike
         self.register_buffer("shares", torch.zeros(rows), persistent=False)  # f_j
         self.register_buffer("drawn", torch.zeros(rows), persistent=False)  # S p_j

@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.interface import Batch, Card, Cloze, DatasetInfo, Recommender, Stage
+from bench.nn.dropout import Dropout
+from bench.nn.lengths import by_length
 from bench.nn.losses import chunked_cross_entropy, sampled_cross_entropy
 from bench.nn.scoring import dot_scores
 from bench.nn.transformer import attention_mask
@@ -167,7 +169,7 @@ class Layer(nn.Module):
         self.inner = PerBehavior(behaviors, size, 4 * size, bias=True)
         self.outer = PerBehavior(behaviors, 4 * size, size, bias=True)
         self.attention_norm, self.network_norm = nn.LayerNorm(size), nn.LayerNorm(size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, behavior: Tensor, rows: list[Tensor]) -> Tensor:
         """Return (B, L, D) from x (B, L, D).
@@ -268,7 +270,7 @@ class MBSTR(Recommender):
         self.layers = nn.ModuleList(Layer(config, behaviors) for _ in range(config.num_layers))
         self.head = BehaviorHead(size, behaviors) if config.head == "experts" else nn.Linear(size, size)
         self.item_bias = None if config.head == "experts" else nn.Parameter(torch.zeros(info.num_items + 1))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the one stage."""
@@ -302,11 +304,14 @@ class MBSTR(Recommender):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return cross entropy at the masked positions; 0 where nothing is masked."""
         assert batch.labels is not None and batch.label_behavior is not None
-        length = self.config.max_history
-        row, column = torch.nonzero(batch.labels[:, -length:], as_tuple=True)  # n masked positions
-        labels = batch.labels[:, -length:][row, column]
-        behavior = batch.label_behavior[:, -length:][row, column]
-        x = self.read(self.hidden(batch.history, batch.behavior)[row, column], behavior)
+        history, events, labels, label_behavior = (
+            x[:, -self.config.max_history :]
+            for x in (batch.history, batch.behavior, batch.labels, batch.label_behavior)
+        )  # (B, L) each
+        chosen = labels > 0  # n masked positions
+        labels, behavior = labels[chosen], label_behavior[chosen]
+        states = by_length(self.hidden, (history > 0).sum(1), history, events)  # (B, L, D)
+        x = self.read(states[chosen], behavior)
         c = self.config
         target = behavior == len(self.info.behaviors)
         weights = torch.where(target, c.loss_weight_target, c.loss_weight_auxiliary)

@@ -27,6 +27,8 @@ from torch import Tensor, nn
 
 from bench.cards import Card
 from bench.interface import Batch, Causal, DatasetInfo, Recommender, Stage, TrainingEvents
+from bench.nn.dropout import Dropout
+from bench.nn.lengths import by_length
 from bench.nn.losses import bce, chunked_cross_entropy, gbce, sampled_cross_entropy
 from bench.nn.negatives import UntouchedItems
 from bench.nn.scoring import dot_scores
@@ -148,9 +150,9 @@ class Block(nn.Module):
         self.network = nn.Sequential(
             nn.Linear(size, size),
             nn.ReLU(),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
             nn.Linear(size, size),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
         )
 
     def forward(self, x: Tensor, allowed: Tensor) -> Tensor:
@@ -188,7 +190,7 @@ class SASRec(Recommender):
         self.input_scale = 1.0 if bert else size**0.5
         self.input_norm = nn.LayerNorm(size, eps=1e-12) if bert else nn.Identity()
         self.last_norm = nn.Identity() if bert else nn.LayerNorm(size, eps=1e-8)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.untouched: UntouchedItems | None = None
         self.initialize()
 
@@ -248,7 +250,8 @@ class SASRec(Recommender):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss over all labelled positions of the batch."""
         assert batch.labels is not None and batch.label_behavior is not None
-        hidden = self.hidden(batch.history)  # (B, L, D)
+        history = batch.history[:, -self.config.max_history :]
+        hidden = by_length(self.hidden, (history > 0).sum(1), history)  # (B, L, D)
         labels = batch.labels[:, -hidden.shape[1] :]  # the events that are read
         target = batch.label_behavior[:, -hidden.shape[1] :] == len(self.info.behaviors)
         weights = torch.where(target, self.config.loss_weight_target, self.config.loss_weight_auxiliary)

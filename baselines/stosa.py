@@ -29,7 +29,9 @@ from torch import Tensor, nn
 
 from bench.cards import Card
 from bench.interface import Batch, Causal, DatasetInfo, Recommender, Stage, TrainingEvents
+from bench.nn.dropout import Dropout
 from bench.nn.gaussian import LEAST_VARIANCE, point, variance
+from bench.nn.lengths import by_length
 from bench.nn.negatives import UntouchedItems
 from bench.nn.scoring import rows_of
 from bench.nn.transformer import attention_mask
@@ -113,7 +115,7 @@ class Network(nn.Module):
     def __init__(self, size: int, dropout: float) -> None:
         super().__init__()
         self.inner, self.outer = nn.Linear(size, 4 * size), nn.Linear(4 * size, size)
-        self.norm, self.dropout = nn.LayerNorm(size, eps=1e-12), nn.Dropout(dropout)
+        self.norm, self.dropout = nn.LayerNorm(size, eps=1e-12), Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., D) from x (..., D)."""
@@ -130,8 +132,8 @@ class Block(nn.Module):
         names = ("query", "key", "value", "output")
         self.mean = nn.ModuleDict({name: nn.Linear(size, size) for name in names})
         self.covariance = nn.ModuleDict({name: nn.Linear(size, size) for name in names})
-        self.norm, self.dropout = nn.LayerNorm(size, eps=1e-12), nn.Dropout(config.dropout)
-        self.dropout_attention = nn.Dropout(config.dropout_attention)
+        self.norm, self.dropout = nn.LayerNorm(size, eps=1e-12), Dropout(config.dropout)
+        self.dropout_attention = Dropout(config.dropout_attention)
         self.mean_network = Network(size, config.dropout)
         self.covariance_network = Network(size, config.dropout)
 
@@ -187,7 +189,7 @@ class STOSA(Recommender):
         self.mean_positions, self.covariance_positions = (
             nn.Embedding(config.max_history, size) for _ in "ms"
         )
-        self.norm, self.dropout = nn.LayerNorm(size, eps=1e-12), nn.Dropout(config.dropout)
+        self.norm, self.dropout = nn.LayerNorm(size, eps=1e-12), Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.untouched: UntouchedItems | None = None
         self.initialize()
@@ -253,7 +255,7 @@ class STOSA(Recommender):
         row, column = torch.nonzero(batch.labels, as_tuple=True)  # n labelled positions
         positive = batch.labels[row, column]
         negative = self.untouched.draw(batch.user[row], (1,))[:, 0]
-        state = self.states(batch.history)[row, column]  # (n, 2 D)
+        state = by_length(self.states, batch.mask.sum(1), batch.history)[row, column]  # (n, 2 D)
         bpr, hinge = ranking_terms(state, self.item_points(positive), self.item_points(negative))
         target = batch.label_behavior[row, column] == len(self.info.behaviors)
         weights = torch.where(target, self.config.loss_weight_target, self.config.loss_weight_auxiliary)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bench.baselines.kmclr.config import KMCLRConfig
 from bench.baselines.kmclr.triples import Triples
+from bench.nn.dropout import Dropout
 from bench.nn.graph import BipartiteGraph, propagate
 
 ROWS = 2048
@@ -34,7 +35,7 @@ class KnowledgeModule(nn.Module):
         relations, entities = (triples.num_relations, triples.num_entities) if triples else (0, 0)
         self.users = nn.Parameter(0.1 * torch.randn(num_users, size))
         self.items = nn.Parameter(0.1 * torch.randn(2, num_items + 1, size))
-        self.output, self.dropout = nn.Linear(size, size), nn.Dropout(config.dropout)
+        self.output, self.dropout = nn.Linear(size, size), Dropout(config.dropout)
         if triples is None:
             return
         self.entities = nn.Parameter(0.1 * torch.randn(2, entities + 1, size))

@@ -29,7 +29,6 @@ from bench.baselines.ssdrec.config import SSDRecConfig
 from bench.baselines.ssdrec.denoise import (
     Gates,
     TwoWay,
-    by_length,
     compact,
     inconsistency,
     insert,
@@ -41,6 +40,8 @@ from bench.baselines.ssdrec.graphs import relation_graphs
 from bench.baselines.ssdrec.relations import Maps, RelationEncoder
 from bench.cards import Card
 from bench.interface import Batch, DatasetInfo, Next, Recommender, Stage, TrainingEvents
+from bench.nn.dropout import Dropout
+from bench.nn.lengths import by_length
 from bench.nn.losses import chunked_cross_entropy, sampled_cross_entropy
 from bench.nn.negatives import UntouchedItems
 from bench.nn.scoring import dot_scores
@@ -110,7 +111,7 @@ class SSDRec(Recommender):
 
     def make_backbone(self, config: SSDRecConfig, size: int) -> None:
         """Build what ranks on the cleaned sequence."""
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         if config.backbone == "gru4rec":
             self.recurrent = nn.GRU(size, size, config.num_layers, batch_first=True)
             return
@@ -182,8 +183,9 @@ class SSDRec(Recommender):
         global_users, global_items = self.global_vectors(users, needed)
         tables = (global_users, global_items, global_items[index[:pool]])
         wide, wider = by_length(
-            partial(self.widened, tables), size[rows], chosen, index[pool:].view_as(chosen), own, room=2
-        )
+            partial(self.widened, tables), size[rows], size[rows], chosen, index[pool:].view_as(chosen), own,
+            padding="right", room=2,
+        )  # fmt: skip
         return x.index_copy(0, rows, wide), size.index_copy(0, rows, wider)
 
     def widened(
@@ -234,18 +236,18 @@ class SSDRec(Recommender):
 
     def ranked(self, x: Tensor, size: Tensor) -> Tensor:
         """Return r (B, D), what the backbone says after the last of the kept items (B, L, D)."""
-        return by_length(self.last_state, size, x)[0]
+        return by_length(self.last_state, size, size, x, padding="right")
 
-    def last_state(self, size: Tensor, x: Tensor) -> tuple[Tensor]:
+    def last_state(self, size: Tensor, x: Tensor) -> Tensor:
         """Return the backbone's state at the last item of sequences, (b, D)."""
         rows, last = torch.arange(len(x), device=x.device), (size - 1).clamp(min=0)
         if self.config.backbone == "gru4rec":
-            return (self.recurrent(self.dropout(x))[0][rows, last],)
+            return self.recurrent(self.dropout(x))[0][rows, last]
         hidden = self.dropout(self.norm(x + self.positions[: x.shape[1]]))
         allowed = attention_mask(real(size, x.shape[1]), causal=True)
         for block in self.blocks:
             hidden = block(hidden, allowed)
-        return (hidden[rows, last],)
+        return hidden[rows, last]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return L_ce + L_rec on the samples of the curriculum, plus L_user."""

@@ -4,14 +4,12 @@ Sequences stand on the left, padding behind them: item t of a sequence is column
 Letters: B sequences, L columns, D hidden size, N items.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LENGTHS = 4
-"""Parts of a batch, by length, that are computed apart."""
+from bench.nn.dropout import Dropout
+from bench.nn.lengths import by_length
 
 
 def to_left(history: Tensor, length: int) -> tuple[Tensor, Tensor]:
@@ -33,36 +31,6 @@ def to_left(history: Tensor, length: int) -> tuple[Tensor, Tensor]:
 def real(size: Tensor, length: int) -> Tensor:
     """Return (B, L) bool, True where a sequence of size (B,) has an item."""
     return torch.arange(length, device=size.device) < size[:, None]
-
-
-def by_length(
-    function: Callable[..., tuple[Tensor, ...]], size: Tensor, *parts: Tensor, room: int = 0
-) -> tuple[Tensor, ...]:
-    """Return what a function of single sequences gives, without the columns that sequences of a like length
-    leave empty: on a CPU, quarters of the batch in the order of their length run one after the other.
-
-    Args:
-        function: of (b,) sizes and of parts (b, ...), cut to fewer columns; its results of 3 dimensions
-            have as many columns.
-        size: (B,).
-        parts: (B,) or (B, L, ...).
-        room: columns to leave behind the longest sequence.
-    """
-    length = max((part.shape[1] for part in parts if part.dim() > 1), default=0)
-    order = size.argsort(stable=True)
-    quarters = order.chunk(LENGTHS if size.device.type == "cpu" else 1)
-    results = []
-    for rows in quarters:
-        width = min(max(int(size[rows].max()) + room, 1), length)
-        cut = (part[rows, :width] if part.dim() > 1 else part[rows] for part in parts)
-        results.append(
-            [
-                F.pad(one, (0, 0, 0, length - one.shape[1])) if one.dim() == 3 else one
-                for one in function(size[rows], *cut)
-            ]
-        )
-    back = order.argsort()
-    return tuple(torch.cat(one)[back] for one in zip(*results, strict=True))
 
 
 class TwoWay(nn.Module):
@@ -164,7 +132,7 @@ class Gates(nn.Module):
 
     def __init__(self, size: int, length: int, dropout: float) -> None:
         super().__init__()
-        self.two_way, self.dropout = TwoWay(size), nn.Dropout(dropout)
+        self.two_way, self.dropout = TwoWay(size), Dropout(dropout)
         self.mixed = nn.Conv2d(length, length, (1, 2))  # positions are channels
         self.by_sequence = nn.Linear(size, 2)
         self.norm = nn.BatchNorm1d(size)
@@ -181,7 +149,7 @@ class Gates(nn.Module):
         """
         mask = real(size, x.shape[1])
         x = self.dropout(x) * mask[..., None]
-        (decoded,) = by_length(self.decoded, size, x)
+        decoded = by_length(self.decoded, size, size, x, padding="right")
         assert self.mixed.bias is not None
         # as products with its two matrices (L, L): a convolution over so few columns is slow
         of_decoded, of_x = self.mixed.weight[:, :, 0].unbind(-1)
@@ -193,9 +161,9 @@ class Gates(nn.Module):
         asked = torch.tanh(self.of_item(normed) + self.of_query(query)[:, None])
         return sequence, torch.sigmoid(self.by_item(asked)), decoded
 
-    def decoded(self, size: Tensor, x: Tensor) -> tuple[Tensor]:
+    def decoded(self, size: Tensor, x: Tensor) -> Tensor:
         """Return sequences (B, L, D) encoded and decoded again, 0 behind the items."""
-        return (self.two_way.summed(self.two_way.summed(x, size), size),)
+        return self.two_way.summed(self.two_way.summed(x, size), size)
 
     @staticmethod
     def noise(sequence: Tensor, item: Tensor, temperature: float, training: bool) -> Tensor:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.baselines.ssdrec.graphs import Graphs
+from bench.nn.dropout import Dropout
 from bench.nn.graph import SparseRows
 
 
@@ -31,7 +32,7 @@ class Mix(nn.Module):
 
     def __init__(self, dropout: float) -> None:
         super().__init__()
-        self.numbers, self.dropout = nn.Parameter(torch.tensor([0.5, 0.5, 0.0])), nn.Dropout(dropout)
+        self.numbers, self.dropout = nn.Parameter(torch.tensor([0.5, 0.5, 0.0])), Dropout(dropout)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return what x and y, of one shape, are mixed to."""

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.nn.dropout import Dropout
+
 
 def attention_mask(mask: Tensor, causal: bool = False) -> Tensor:
     """Return which keys each query may see.
@@ -90,7 +92,7 @@ class TransformerBlock(nn.Module):
         )
         self.attention_norm = nn.LayerNorm(hidden_size, eps=eps)
         self.network_norm = nn.LayerNorm(hidden_size, eps=eps)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, allowed: Tensor) -> Tensor:
         """Return (B, L, D) from x (B, L, D) and the keys allowed to each query (B, 1, L, L) bool."""

@@ -13,7 +13,6 @@ from bench.baselines.ssdrec.config import SSDRecConfig
 from bench.baselines.ssdrec.denoise import (
     Gates,
     TwoWay,
-    by_length,
     compact,
     inconsistency,
     insert,
@@ -121,18 +120,11 @@ def test_sequences_of_like_length_give_what_each_gives_alone() -> None:
     torch.manual_seed(0)
     model, size = build(), torch.tensor([3, 1, L, 4, 0, 2, 4])
     x = torch.randn(7, L, D) * real(size, L)[..., None]
-    widths = []
-
-    def decoded(size: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        widths.append(x.shape[1])
-        return *model.gates.decoded(size, x), size
-
-    states, sizes = by_length(decoded, size, x)
-    assert widths == [1, 3, 4, L] and torch.equal(sizes, size) and states.shape == x.shape
+    states = model.gates(x, size, torch.zeros(7, D))[2]
     for row in range(7):
-        (alone,) = model.gates.decoded(size[row : row + 1], x[row : row + 1])
+        alone = model.gates.decoded(size[row : row + 1], x[row : row + 1])
         assert torch.allclose(states[row], alone[0], atol=1e-6)
-        last = model.last_state(size[row : row + 1], x[row : row + 1])[0][0]
+        last = model.last_state(size[row : row + 1], x[row : row + 1])[0]
         assert torch.allclose(model.ranked(x, size)[row], last, atol=1e-6)
 
 
