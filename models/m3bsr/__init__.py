@@ -118,7 +118,7 @@ CARDS = (
             "meie.dropout": (0.1, 0.3, 0.5),
             "hidden_size": (64, 128, 256, 512),
             "id_size": (16, 64),
-            "head": ("tied", "sum"),
+            "dropout": (0.0, 0.2, 0.3),
             "cdmd_m.loss_weight": (0.01, 0.02, 0.05, 0.1, 0.15),
             "cdmd_b.loss_weight": (0.01, 0.02, 0.05, 0.1, 0.15),
             "disent.loss_weight": (0.01, 0.02, 0.05, 0.1, 0.15),

@@ -210,6 +210,8 @@ class M3BSRConfig:
     """Weight of positions whose next event has the target behavior; `causal` alone."""
     loss_weight_auxiliary: float = 1.0
     """Weight of positions whose next event has another behavior; 0 trains on favors alone; `causal` alone."""
+    dropout: float = 0.0
+    """On the vectors of events before CDMD-B and on y, fraction."""
     targets: Literal["all_favors", "last_only"] = "all_favors"
     """Eq. 24: every favor of the training part with its own prefix, or one per user (printed); `prefix`
     alone."""

@@ -18,6 +18,7 @@ from bench.models.m3bsr.inputs import InputLayer
 from bench.models.m3bsr.layout import Layout, Reads, layout, masked_mean, running_mean, scatter
 from bench.models.m3bsr.modality import ModalityDenoising
 from bench.models.m3bsr.objective import main_loss
+from bench.nn.dropout import Dropout
 from bench.nn.scoring import dot_scores
 
 
@@ -52,6 +53,7 @@ class M3BSR(Recommender):
         self.causal = config.reading == "causal"
         self.target_behavior = count
         self.inputs = InputLayer(config, info)
+        self.dropout = Dropout(config.dropout)
         self.cdmd_m = ModalityDenoising(config, self.inputs.shapes)
         # with one behavior there is nothing shallower to be denoised
         names, streams = self.inputs.modalities, len(self.inputs.modalities)
@@ -168,7 +170,7 @@ class M3BSR(Recommender):
         ids = self.inputs.id_stream(batch.history, batch.user)
         content = self.inputs.content_streams(batch.history)
         parts, error = self.cdmd_m(content, ids, batch.behavior, batch.user)
-        modality = torch.cat([ids[None], self.inputs.finished(parts, batch.mask)])
+        modality = self.dropout(torch.cat([ids[None], self.inputs.finished(parts, batch.mask)]))
         errors = {}
         if error is not None:
             means = [masked_mean(error, batch.behavior == b + 1) for b in range(self.target_behavior)]
@@ -198,9 +200,10 @@ class M3BSR(Recommender):
         """
         with self._mixed_precision():
             if isinstance(self.fusion, MeanFusion):
-                return self._mean_interest(self.fusion, streams, events, reads).float(), None
+                y = self._mean_interest(self.fusion, streams, events, reads)
+                return self.dropout(y.float()), None
             common, unique = self.experts(streams, events, reads)
-            y = self.fusion(common, unique).float()
+            y = self.dropout(self.fusion(common, unique).float())
         vectors = unique if common is None else torch.cat([common[None], unique])
         return y, vectors.float()
 

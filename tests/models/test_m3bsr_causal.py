@@ -297,3 +297,14 @@ def test_without_a_predictor_in_cdmd_m_there_is_no_context():
 def test_the_context_is_refused_where_events_see_what_follows():
     with pytest.raises(UserError, match="cdmd_m.cond=context needs reading=causal"):
         build({"cdmd_m.cond": "context"})
+
+
+@pytest.mark.parametrize("options", [{}, {"meie.enabled": False}])
+def test_dropout_takes_part_in_training_alone(options):
+    data, calm = windows(), {**VARIANTS["no_cdmd_m"], **VARIANTS["no_cdmd_b"], **options}  # no other draws
+    plain, dropping = (causal({**calm, "dropout": rate}) for rate in (0.0, 0.5))
+    assert torch.equal(scores(plain, data), scores(dropping, data))
+    draws = [
+        float(loss_of(model, data, seed)["main"].detach()) for model in (plain, dropping) for seed in (1, 2)
+    ]
+    assert draws[0] == draws[1] and len({*draws}) == 3
