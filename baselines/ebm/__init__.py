@@ -58,8 +58,8 @@ CARD = Card(
         "exact softmax over up to 100,000 items instead of one negative (loss=bce), chosen on validation",
     ),
     notes="Trains on 4,300 targets per second of a core in its first stage, 2,500 in its last, where SASRec "
-    "does on 79,500; one target per history. At the end of its training on ml-100k the hard eliminator drops "
-    "nothing in ranking (1 of 23,000 clicks, no favor), so that it is a dropout of events in training.",
+    "does on 79,500; one target per history. At the end of three trainings on ml-100k the hard eliminator "
+    "keeps 99.98 to 100 % of the events in ranking, so that it is a dropout of events in training.",
     search={
         "learning_rate": (0.0003, 0.001, 0.003),
         "hidden_size": (64, 128, 256),
