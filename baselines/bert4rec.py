@@ -48,11 +48,16 @@ CARD = Card(
         "no token-type vector: it is one constant",
         "eps of the optimizer is 1e-8 instead of 1e-6",
         "long users are cut into windows of L without overlap; the authors' windows slide",
-        "instances that mask only the last event are cut at a target-behavior event, a tenth of the epoch; "
+        "instances that mask only the last event are cut at a target-behavior event, half of an epoch; "
         "the authors' stand at the end of each sequence, 1 in 11",
-        "L = 50 and 0.2 of the events masked on all data; the authors take 200 and 0.2 for dense data",
+        "L = 50, 0.6 of the events masked but at most 20, dropout 0.1 on all data; the authors take 200, 0.2 "
+        "and 0.2 for dense data",
+        "the weights validated and ranked with are an average over steps, by 0.99; the authors have none",
+        "mask ratio, share of last-event instances, dropout and average are the best of eight trials, which "
+        "M3BSR, SASRec and GRU4Rec had too, on ml-100k (three minutes, validation NDCG@10 0.533; 0.520 "
+        "with 0.2, 0.1, 0.2 and none; to early stopping 0.569 and 0.528)",
         "waits 20 epochs or 2,000 steps without a better validation NDCG@10, whichever is more, instead of "
-        "10 epochs: an epoch labels a fifth of the positions, and too short training is the usual fault of "
+        "10 epochs: an epoch labels a part of the positions, and too short training is the usual fault of "
         "BERT4Rec results (arXiv:2207.07483)",
     ),
     search={
@@ -77,7 +82,7 @@ class BERT4RecConfig:
     """Encoder blocks."""
     num_heads: int = 2
     """H; the authors keep D / H = 32."""
-    dropout: float = 0.2
+    dropout: float = 0.1
     """On embeddings and block outputs, fraction."""
     dropout_attention: float = 0.2
     """On attention weights, fraction."""
@@ -85,11 +90,11 @@ class BERT4RecConfig:
     """Exact softmax in chunks, or softmax over uniform negatives shared by the batch (for large catalogs)."""
     num_negatives: int = 4096
     """S, negatives of `ce_sampled`."""
-    mask_ratio: float = 0.2
-    """Share of positions masked, fraction (rho); short histories want more, 0.4 to 0.6."""
+    mask_ratio: float = 0.6
+    """Share of positions masked, fraction (rho; the authors: 0.2 to 0.6, more for short histories)."""
     max_masked: int = 20
     """Most masked positions in one sequence."""
-    last_share: float = 0.1
+    last_share: float = 0.5
     """Share of instances that mask only the last event, fraction (the authors: 1 in 11)."""
     copies: int = 1
     """Masked copies of each sequence in one epoch."""
@@ -107,11 +112,11 @@ class BERT4RecConfig:
     """Steps over which the learning rate rises."""
     decay_after: int = 0
     """Steps after which the learning rate falls with the root of their number; 0: it stays."""
-    weight_average: float = 0.0
+    weight_average: float = 0.99
     """Decay of an average of the weights over steps, which is validated and kept, 0.99 say; 0: none."""
     batch_size: int = 64
     """Sequences per step."""
-    epochs: int = 1000
+    epochs: int = 3000
     """Most epochs."""
     patience: int = 20
     """Least epochs without a better validation NDCG@10 before training ends."""
