@@ -14,6 +14,7 @@ from bench.models.diff_msin.inputs import InputLayer
 from bench.models.diff_msin.losses import decoupling, masked_mean, synergy_loss, unique_minus_shared
 from bench.models.diff_msin.synergy import SynergyCapture
 from bench.nn.ctr import TargetAttention, group_impressions, perceptron, score_in_blocks
+from bench.nn.lengths import by_length
 
 
 class DiffMSIN(Recommender):
@@ -93,13 +94,24 @@ class DiffMSIN(Recommender):
         return score_in_blocks(candidates, self.config.score_chunk, judge)
 
     def encode(self, batch: Batch) -> State:
-        """Return the streams of the histories: MFE, SRC and the cross step."""
+        """Return the streams of the histories, those of like length together."""
         items, behavior, mask = self.events(batch)
+        streams, ids, synergy = by_length(self.streams, mask.sum(1), items, behavior)
+        parts = streams.unflatten(-1, (-1, ids.shape[-1]))  # (B, L, S, D)
+        return State(parts.permute(0, 2, 1, 3), mask, ids, synergy)
+
+    def streams(self, items: Tensor, behavior: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return MFE, SRC and the cross step of events (B, L).
+
+        Returns:
+            X (B, L, S D), the ids as they entered (B, L, D) and the pooled h_syn (B, D).
+        """
+        mask = items > 0
         raw = (self.inputs(items) + self.behavior(behavior)) * mask[..., None]  # H, (M, B, L, D)
         unique, common = self.experts(raw)
         synergy = self.capture(unique if self.config.synergy_input == "experts" else raw, mask)
         streams = cross_step(torch.cat([unique, common[None], synergy[None]])) * mask[..., None]
-        return State(streams.transpose(0, 1), mask, raw[0], masked_mean(synergy, mask))
+        return streams.permute(1, 2, 0, 3).flatten(2), raw[0], masked_mean(synergy, mask)
 
     def events(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return items, behaviors and mask, (B, L), of the events that `history` names; L is 1 or more."""
