@@ -180,22 +180,27 @@ class BERT4Rec(Recommender):
             ),
         )
 
-    def hidden(self, history: Tensor) -> Tensor:
-        """Return (B, L, D), the encoder's output for history (B, L) int64 with [MASK] = N + 1."""
-        history = history[:, -self.config.max_history :]
+    def hidden(self, history: Tensor, chosen: Tensor) -> Tensor:
+        """Return (B, L, D), the encoder's output for history (B, L) int64 with [MASK] = N + 1 at the chosen
+        positions (B, L) bool, zeros elsewhere: the last block computes no other.
+        """
         x = self.items(history) + self.positions[len(self.positions) - history.shape[1] :]
         x = self.dropout(self.input_norm(x))
         allowed = attention_mask(history > 0)
-        for block in self.blocks:
+        *whole, last = self.blocks
+        for block in whole:
             x = block(x, allowed)
-        return x
+        assert isinstance(last, TransformerBlock)
+        result = torch.zeros_like(x)
+        result[chosen] = last.at(chosen, x, allowed)
+        return result
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return cross entropy at the masked positions."""
         assert batch.labels is not None and batch.label_behavior is not None
         history, labels = (x[:, -self.config.max_history :] for x in (batch.history, batch.labels))
         chosen = labels > 0
-        states = by_length(self.hidden, (history > 0).sum(1), history)  # (B, L, D)
+        states = by_length(self.hidden, (history > 0).sum(1), history, chosen)  # (B, L, D)
         hidden = self.head(states[chosen])  # (n, D)
         target = batch.label_behavior[:, -self.config.max_history :][chosen] == len(self.info.behaviors)
         weights = torch.where(
@@ -212,7 +217,8 @@ class BERT4Rec(Recommender):
     def encode(self, batch: Batch) -> Tensor:
         """Return the head's output at a [MASK] after the last L - 1 events, (B, D)."""
         history = F.pad(batch.history[:, -self.max_history :], (0, 1), value=self.mask_token)
-        return self.head(self.hidden(history)[:, -1])
+        newest = torch.arange(history.shape[1], device=history.device) == history.shape[1] - 1
+        return self.head(self.hidden(history, newest.expand_as(history))[:, -1])
 
     def encode_items(self) -> Tensor:
         """Return the token table, (N + 2, D)."""

@@ -240,14 +240,16 @@ class SSDRec(Recommender):
 
     def last_state(self, size: Tensor, x: Tensor) -> Tensor:
         """Return the backbone's state at the last item of sequences, (b, D)."""
-        rows, last = torch.arange(len(x), device=x.device), (size - 1).clamp(min=0)
+        last = (size - 1).clamp(min=0)
         if self.config.backbone == "gru4rec":
-            return self.recurrent(self.dropout(x))[0][rows, last]
+            return self.recurrent(self.dropout(x))[0][torch.arange(len(x), device=x.device), last]
         hidden = self.dropout(self.norm(x + self.positions[: x.shape[1]]))
         allowed = attention_mask(real(size, x.shape[1]), causal=True)
-        for block in self.blocks:
+        *whole, final = self.blocks
+        for block in whole:
             hidden = block(hidden, allowed)
-        return hidden[rows, last]
+        assert isinstance(final, TransformerBlock)
+        return final.at(F.one_hot(last, x.shape[1]) > 0, hidden, allowed)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return L_ce + L_rec on the samples of the curriculum, plus L_user."""

@@ -96,13 +96,42 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, allowed: Tensor) -> Tensor:
         """Return (B, L, D) from x (B, L, D) and the keys allowed to each query (B, 1, L, L) bool."""
-        if self.pre:
-            x = x + self.dropout(self._attention(self.attention_norm(x), allowed))
-            return x + self.dropout(self.network(self.network_norm(x)))
-        x = self.attention_norm(x + self.dropout(self._attention(x, allowed)))
-        return self.network_norm(x + self.dropout(self.network(x)))
+        query, key, value = self.query_key_value(self._read(x)).chunk(3, dim=-1)
+        return self._finish(x, attend(query, key, value, allowed, self.num_heads, self._rate()))
 
-    def _attention(self, x: Tensor, allowed: Tensor) -> Tensor:
-        query, key, value = self.query_key_value(x).chunk(3, dim=-1)
-        dropout = self.attention_dropout if self.training else 0.0
-        return self.output(attend(query, key, value, allowed, self.num_heads, dropout))
+    def at(self, chosen: Tensor, x: Tensor, allowed: Tensor) -> Tensor:
+        """Return (n, D), what `forward` gives at the chosen positions, row by row; no other is computed.
+
+        The last block of a model whose loss or score reads few positions costs a part of a whole one.
+
+        Args:
+            chosen: (B, L) bool, n of them True.
+            x: (B, L, D).
+            allowed: (B, 1, L, L) bool.
+        """
+        size, known = x.shape[-1], self._read(x)
+        row, position = chosen.nonzero(as_tuple=True)  # (n,) each
+        column = chosen.cumsum(1)[row, position] - 1  # (n,), place among the chosen of the row
+        weight, bias = self.query_key_value.weight, self.query_key_value.bias
+        key, value = F.linear(known, weight[size:], bias[size:]).chunk(2, dim=-1)
+        shape = len(x), int(chosen.sum(1).max()) if len(x) else 0
+        query = x.new_zeros(*shape, size)
+        query[row, column] = F.linear(known[row, position], weight[:size], bias[:size])
+        seen = allowed.new_ones(shape[0], 1, shape[1], x.shape[1])
+        seen[row, 0, column] = allowed[row, 0, position]
+        attended = attend(query, key, value, seen, self.num_heads, self._rate())
+        return self._finish(x[row, position], attended[row, column])
+
+    def _rate(self) -> float:
+        return self.attention_dropout if self.training else 0.0
+
+    def _read(self, x: Tensor) -> Tensor:
+        return self.attention_norm(x) if self.pre else x
+
+    def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Return the block's output (..., D) from its input and what the heads attended to, (..., D) each."""
+        x = x + self.dropout(self.output(attended))
+        if self.pre:
+            return x + self.dropout(self.network(self.network_norm(x)))
+        x = self.attention_norm(x)
+        return self.network_norm(x + self.dropout(self.network(x)))

@@ -13,6 +13,7 @@ from bench.data.batches.loader import TrainingBatches
 from bench.data.protocol.split import split
 from bench.data.schema import Interactions
 from bench.interface import Batch, DatasetInfo, ItemContent
+from bench.nn.transformer import attention_mask
 
 ITEMS = 20
 MASK = ITEMS + 1
@@ -32,30 +33,44 @@ def batch(history: Tensor = HISTORY) -> Batch:
     return Batch(torch.arange(len(history)), history, zeros, zeros, labels=LABELS, label_behavior=BEHAVIOR)
 
 
+def states(model: BERT4Rec, history: Tensor) -> Tensor:
+    """Return the encoder's output at every position, padding included, (B, L, D)."""
+    return model.hidden(history, torch.ones_like(history, dtype=torch.bool))
+
+
 def test_a_mask_sees_later_events() -> None:
     model, changed = build(), HISTORY.clone()
     changed[1, 5] = 17
-    assert not torch.allclose(model.hidden(HISTORY)[1, 4], model.hidden(changed)[1, 4])
+    assert not torch.allclose(states(model, HISTORY)[1, 4], states(model, changed)[1, 4])
 
 
 def test_padding_changes_nothing_and_gets_no_attention() -> None:
     model = build()
-    expected = model.hidden(HISTORY)
+    expected = states(model, HISTORY)
     assert torch.allclose(
-        model.hidden(F.pad(HISTORY, (4, 0)))[:, 4:][HISTORY > 0], expected[HISTORY > 0], atol=1e-6
+        states(model, F.pad(HISTORY, (4, 0)))[:, 4:][HISTORY > 0], expected[HISTORY > 0], atol=1e-6
     )
     with torch.no_grad():
         model.items.weight[0] = 50.0
-    assert torch.allclose(model.hidden(HISTORY)[HISTORY > 0], expected[HISTORY > 0], atol=1e-6)
+    assert torch.allclose(states(model, HISTORY)[HISTORY > 0], expected[HISTORY > 0], atol=1e-6)
+
+
+def test_the_last_block_computes_the_chosen_positions_alone() -> None:
+    model, chosen = build(), HISTORY % 3 == 1
+    x = model.input_norm(model.items(HISTORY) + model.positions[-HISTORY.shape[1] :])
+    for block in model.blocks:
+        x = block(x, attention_mask(HISTORY > 0))
+    assert torch.allclose(model.hidden(HISTORY, chosen), x * chosen[..., None], atol=1e-6)
 
 
 def test_ranking_appends_one_mask_to_the_newest_events_and_keeps_all_of_a_short_history() -> None:
     model, seen = build(max_history=5), []
     original = model.hidden
 
-    def hidden(history: Tensor) -> Tensor:
+    def hidden(history: Tensor, chosen: Tensor) -> Tensor:
+        assert chosen.nonzero()[:, 1].tolist() == [4] * len(history)
         seen.append(history)
-        return original(history)
+        return original(history, chosen)
 
     model.hidden = hidden
     model.score(batch(torch.tensor([[0, 3, 8, 1], [4, 6, 2, 9]])), torch.tensor([[1, 2], [3, 4]]))
@@ -67,13 +82,13 @@ def test_ranking_appends_one_mask_to_the_newest_events_and_keeps_all_of_a_short_
 
 def test_the_mask_stands_at_the_same_position_in_ranking_as_in_training_on_the_last_event() -> None:
     model = build()
-    training = model.head(model.hidden(torch.tensor([[4, 6, 2, MASK]])))[0, -1]
+    training = model.head(states(model, torch.tensor([[4, 6, 2, MASK]])))[0, -1]
     assert torch.allclose(model.encode(batch(torch.tensor([[4, 6, 2]])))[0], training)
 
 
 def test_scores_are_the_head_times_the_item_table_plus_the_bias() -> None:
     model = build()
-    hidden = model.hidden(torch.tensor([[4, 6, 2, MASK]]))[0, -1]
+    hidden = states(model, torch.tensor([[4, 6, 2, MASK]]))[0, -1]
     dense, norm = model.head[0], model.head[2]
     vector = F.layer_norm(F.gelu(dense.weight @ hidden + dense.bias), (8,), norm.weight, norm.bias, 1e-12)
     candidates = torch.tensor([[3, 9, 20]])
@@ -95,7 +110,7 @@ def test_one_table_serves_input_and_softmax() -> None:
 def test_exact_loss_is_the_weighted_mean_over_masked_positions() -> None:
     model = build(loss_weight_target=2.0, loss_weight_auxiliary=0.5)
     chosen = LABELS > 0
-    logits = model.head(model.hidden(HISTORY))[chosen] @ model.items.weight[1:MASK].T + model.item_bias[1:]
+    logits = model.head(states(model, HISTORY))[chosen] @ model.items.weight[1:MASK].T + model.item_bias[1:]
     terms = F.cross_entropy(logits, LABELS[chosen] - 1, reduction="none")
     weights = torch.where(BEHAVIOR[chosen] == 2, 2.0, 0.5)
     assert torch.allclose(model.loss(batch())["loss"], (terms * weights).sum() / weights.sum())
@@ -118,7 +133,7 @@ def test_a_label_of_an_unmasked_position_would_count_even_at_the_first_place() -
     model, first = build(), batch()
     first.labels = torch.zeros_like(LABELS)
     first.labels[2, 0] = 4
-    row = model.head(model.hidden(HISTORY))[2, 0] @ model.items.weight[1:MASK].T + model.item_bias[1:]
+    row = model.head(states(model, HISTORY))[2, 0] @ model.items.weight[1:MASK].T + model.item_bias[1:]
     assert torch.allclose(model.loss(first)["loss"], F.cross_entropy(row[None], torch.tensor([3])))
 
 
@@ -147,7 +162,7 @@ def test_fifty_toy_sequences_are_learned_by_heart() -> None:
     log = Interactions(
         offsets, walk.flatten().numpy().astype(np.int32), np.ones(450, np.int8), np.arange(450)
     )
-    options = {"num_layers": 1, "num_heads": 1, "dropout": 0.0, "dropout_attention": 0.0, "last_share": 0.5}
+    options = {"num_layers": 1, "num_heads": 1, "dropout": 0.0, "dropout_attention": 0.0, "mask_ratio": 0.2}
     config = BERT4RecConfig(hidden_size=32, **options)
     model = BERT4Rec(config, DatasetInfo(50, ITEMS, ("click",), ItemContent(ITEMS)))
     (stage,) = model.stages()

@@ -50,3 +50,22 @@ def test_transformer_block_equals_the_layer_of_pytorch(norm: str) -> None:
     mask = torch.tensor([[False, False, True, True, True], [True] * 5])
     expected = layer(x, src_key_padding_mask=~mask)
     assert torch.allclose(block(x, attention_mask(mask))[mask], expected[mask], atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_chosen_positions_are_those_of_the_whole_block_with_their_gradients(norm: str) -> None:
+    torch.manual_seed(7)
+    block = TransformerBlock(8, 2, 0.0, 0.0, norm=norm)  # type: ignore[arg-type]
+    mask = torch.tensor([[False, False, True, True, True], [True] * 5, [False] * 5])
+    chosen = torch.tensor([[False, False, True, False, True], [False] * 5, [False] * 4 + [True]])
+    allowed, weight = attention_mask(mask, causal=True), torch.randn(3, 8)
+    results = []
+    for compute in (lambda x: block(x, allowed)[chosen], lambda x: block.at(chosen, x, allowed)):
+        block.zero_grad()
+        torch.manual_seed(8)
+        x = torch.randn(3, 5, 8, requires_grad=True)
+        (compute(x) * weight).sum().backward()
+        results.append([compute(x), x.grad, *(one.grad.clone() for one in block.parameters())])
+    for whole, some in zip(*results, strict=True):
+        assert torch.allclose(whole, some, atol=1e-5)
+    assert not len(block.at(torch.zeros_like(mask), x, allowed))
