@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table as RichTable
 
 from bench.experiments.record import Record
+from bench.report.grid import print_grid
 from bench.report.notes import notes as table_notes
 from bench.report.rows import Row, Table, arrays_by_model, build
 from bench.report.tables import latex_text, protocol_name, to_json, write_files
@@ -94,18 +93,12 @@ def show(comparison: Ablation, console: Console) -> None:
     table = comparison.table
     mark = " - SIMULATED DATA" if table.simulated else ""
     title = f"Ablation of {table.rows[0].label} on {table.dataset} - {protocol_name(table)}{mark}"
-    grid = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
-    grid.add_column("Model", overflow="fold", min_width=12)
-    for name in table.metrics:
-        grid.add_column(name, justify="right", min_width=len(name), no_wrap=True)
-        grid.add_column("diff.", justify="right", no_wrap=True)
-    for name in ("p", "Seeds"):
-        grid.add_column(name, justify="right", min_width=len(name), no_wrap=True)
-    for row in table.rows:
-        grid.add_row(
-            escape(comparison.short(row)), *_values(comparison, row), _p(comparison, row), str(len(row.seeds))
-        )
-    console.print(grid)
+    columns = [part for name in table.metrics for part in (name, "diff.")]
+    rows = [
+        [escape(comparison.short(row)), *_values(comparison, row), _p(comparison, row), str(len(row.seeds))]
+        for row in table.rows
+    ]
+    print_grid(console, title, ["Model", *columns, "p", "Seeds"], rows)
     for row in table.rows:
         if row.status != "done":
             line = f"{row.label} {row.status}: {row.reason}"

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table as RichTable
 
+from bench.report.grid import print_grid
 from bench.report.notes import LEVEL
 from bench.report.rows import Row, Table
 from bench.report.tables import latex_text, protocol_name, write_files
@@ -161,13 +160,8 @@ def show(slices: SliceTable, console: Console) -> None:
     table = slices.tables[0]
     mark = " - SIMULATED DATA" if table.simulated else ""
     title = f"{slices.metric} by {slices.by} - {table.dataset} - {protocol_name(table)}{mark}"
-    grid = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
-    grid.add_column("Model", overflow="fold", min_width=10)
-    for head in heads(slices):
-        grid.add_column(head, justify="right", min_width=8)
-    for row in table.rows:
-        grid.add_row(escape(row.named), *cells(slices, row.model, "[bold]{}[/bold]"))
-    console.print(grid)
+    rows = [[escape(row.named), *cells(slices, row.model, "[bold]{}[/bold]")] for row in table.rows]
+    print_grid(console, title, ["Model", *heads(slices)], rows)
     for note in notes(slices):
         console.print(note, markup=False, highlight=False)
 

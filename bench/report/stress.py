@@ -13,15 +13,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table as RichTable
 
 from bench.errors import UserError
 from bench.evaluation.metrics import per_user
 from bench.evaluation.significance import PairedTest, holm, paired_test
 from bench.experiments.record import Record
+from bench.report.grid import print_grid
 from bench.report.notes import notes as table_notes
 from bench.report.rows import Table, build
 from bench.report.tables import latex_text, protocol_name, write_files
@@ -228,13 +227,11 @@ def show(stress: StressTable, console: Console) -> None:
     """Print the table and its notes to a terminal."""
     mark = " - SIMULATED DATA" if stress.table.simulated else ""
     title = f"Stress on {stress.table.dataset} - {protocol_name(stress.table)}, {stress.metric}{mark}"
-    grid = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
-    grid.add_column("Model", overflow="fold", min_width=10)
-    for name in stress.conditions:
-        grid.add_column(name, justify="right", min_width=9)
-    for label, cells in stress.rows.items():
-        grid.add_row(escape(label), *(shown_cell(cells[name]) for name in stress.conditions))
-    console.print(grid)
+    rows = [
+        [escape(label), *(shown_cell(cells[name]) for name in stress.conditions)]
+        for label, cells in stress.rows.items()
+    ]
+    print_grid(console, title, ["Model", *stress.conditions], rows)
     for note in notes(stress):
         console.print(note, markup=False, highlight=False)
 

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table as RichTable
 
 from bench.config import ProtocolOptions, flatten
 from bench.files import replacing
+from bench.report.grid import print_grid
 from bench.report.notes import LEVEL, notes
 from bench.report.rows import Row, Table, Value, build, comparable, left_out
 
@@ -145,23 +144,18 @@ def _json_row(row: Row) -> dict[str, Any]:
 def show(table: Table, console: Console) -> None:
     """Print a table and its notes to a terminal; 4 metrics with deviations fit 120 columns."""
     title = f"{table.dataset} - {protocol_name(table)}" + (" - SIMULATED DATA" if table.simulated else "")
-    grid = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    grid.add_column("Model", overflow="fold", min_width=12)
-    for name in _headings(table):
-        grid.add_column(name, justify="right", no_wrap=True)
-    for name in NARROW.values():
-        grid.add_column(name, justify="right")
+    rows = []
     for row in table.rows:
         values = [
             _marked(table, row, name, "[bold]{}[/bold]", "[underline]{}[/underline]")
             for name in table.metrics
         ]
         costs = dict(zip(COLUMNS, _costs(row), strict=True))
-        grid.add_row(escape(row.label) + _marks(row), *values, *(costs[name] for name in NARROW))
-    if table.chance:
-        grid.add_section()
-        grid.add_row("chance", *(f"{table.chance[name]:.4f}" for name in table.metrics), *[""] * len(NARROW))
-    console.print(grid)
+        rows.append([escape(row.label) + _marks(row), *values, *(costs[name] for name in NARROW)])
+    levels = [f"{table.chance[name]:.4f}" for name in table.metrics] if table.chance else []
+    chance = ["chance", *levels, *[""] * len(NARROW)] if levels else None
+    head = ["Model", *_headings(table), *NARROW.values()]
+    print_grid(console, title, head, rows, chance, len(NARROW))
     for row in table.rows:
         if row.status != "done":
             console.print(
