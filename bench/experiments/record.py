@@ -150,6 +150,17 @@ class DataFacts:
     """Training events left out, since they give a held-out event away."""
 
 
+def data_key(fingerprint: str, facts: DataFacts) -> str:
+    """Return what tells prepared data from others: their fingerprint; or, where an encoder made vectors, all
+    that is known but the vectors themselves, whose last bits depend on the processor.
+    """
+    if not facts.encoders:
+        return fingerprint
+    known = (facts.behaviors, facts.mapping, facts.encoders, facts.coverage, facts.simulated, facts.users,
+             facts.items, facts.interactions, facts.hidden_events)  # fmt: skip
+    return json.dumps(known, sort_keys=True)
+
+
 @dataclass
 class Record:
     """A cell that was run."""

@@ -19,7 +19,8 @@ from bench.data.protocol.shuffle import changes_of, shuffled
 from bench.data.protocol.task import Task, open_task
 from bench.data.storage import load
 from bench.errors import UserError, hint
-from bench.experiments.record import Outcome, Record
+from bench.experiments.record import Outcome, Record, data_key
+from bench.experiments.run import data_facts
 
 NAMES = ("history", "activity", "popularity", "age", "behavior")
 PARTS = 4
@@ -51,19 +52,21 @@ def everybody(task: Task) -> Slice:
 
 
 def task_of(records: Sequence[Record]) -> Task:
-    """Open the data set and protocol that records were made with.
+    """Open the data set and protocol that records were made with; vectors may be those of another processor.
 
     Raises:
         UserError: the data are not prepared here, or were prepared otherwise since.
     """
-    first = records[0].cell
-    name, changed = changes_of(first.dataset)
+    first = records[0]
+    name, changed = changes_of(first.cell.dataset)
     dataset = shuffled(load(library.resolve(name, {})), changed)
-    if dataset.fingerprint != first.fingerprint:
+    task = open_task(dataset, first.cell.protocol)
+    made = data_key(first.cell.fingerprint, first.dataset), first.cell.candidates_hash
+    if made != (data_key(dataset.fingerprint, data_facts(task)), task.candidates_hash):
         fix = "prepare it as it was, or run the models again"
         problem = "the prepared data are not those that the records were made of"
-        raise UserError(f"{first.dataset}: {problem}; {fix}")
-    return open_task(dataset, first.protocol)
+        raise UserError(f"{first.cell.dataset}: {problem}; {fix}")
+    return task
 
 
 def values_of(task: Task, name: str) -> NDArray[np.int64]:

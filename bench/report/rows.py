@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bench.cards import Family
 from bench.evaluation.kinds import KINDS, Kind
-from bench.experiments.record import NOT_VALIDATED, Cell, DataFacts, Outcome, Record
+from bench.experiments.record import NOT_VALIDATED, Cell, DataFacts, Outcome, Record, data_key
 
 if TYPE_CHECKING:
     import pandas
@@ -197,22 +197,10 @@ def _ground(record: Record) -> tuple[str, ...]:
     cell = record.cell
     return (
         cell.dataset,
-        _data(record),
+        data_key(cell.fingerprint, record.dataset),
         cell.candidates_hash,
         json.dumps(cell.as_dict()["protocol"], sort_keys=True),
     )
-
-
-def _data(record: Record) -> str:
-    """Return what tells the prepared data of a record from others: their fingerprint; or, where an encoder
-    made vectors, all that is known but the vectors themselves, whose last bits depend on the processor.
-    """
-    facts = record.dataset
-    if not facts.encoders:
-        return record.cell.fingerprint
-    known = (facts.behaviors, facts.mapping, facts.encoders, facts.coverage, facts.simulated, facts.users,
-             facts.items, facts.interactions, facts.hidden_events)  # fmt: skip
-    return json.dumps(known, sort_keys=True)
 
 
 def _variant(record: Record) -> str:

@@ -1,5 +1,6 @@
 """Slices of the test users: what each property says, that slices share the users out, and the table."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ from bench.cli import app
 from bench.data.protocol.task import Task
 from bench.errors import UserError
 from bench.evaluation.metrics import ndcg
+from bench.experiments import slices
 from bench.experiments.grid import open_plan, run_grid
 from bench.experiments.plan import make_plan
 from bench.experiments.record import Record
+from bench.experiments.run import data_facts
 from bench.experiments.slices import NAMES, everybody, restricted, slices_by, task_of, values_of, where
 from bench.experiments.store import Store
 from bench.registry import select
@@ -100,14 +103,33 @@ def test_a_restricted_table_is_the_mean_over_its_users(made: tuple[Task, list[Re
     assert whole.rows == build(records).rows
 
 
-def test_data_prepared_otherwise_are_refused(made: tuple[Task, list[Record], Path]) -> None:
-    from dataclasses import replace
+def altered(records: list[Record], encoders: dict[str, str], **changes: str) -> list[Record]:
+    """Return records of cells with other fields, whose vectors encoders made."""
+    return [
+        replace(one, cell=replace(one.cell, **changes), dataset=replace(one.dataset, encoders=encoders))
+        for one in records
+    ]
 
+
+def test_data_prepared_otherwise_are_refused(made: tuple[Task, list[Record], Path]) -> None:
     _, records, _ = made
     assert len(task_of(records).split.test) == len(everybody(made[0]).rows)
-    other = [replace(record, cell=replace(record.cell, fingerprint="0" * 64)) for record in records]
-    with pytest.raises(UserError, match="not those that the records were made of"):
-        task_of(other)
+    for changes in ({"fingerprint": "0" * 64}, {"candidates_hash": "0" * 64}):
+        with pytest.raises(UserError, match="not those that the records were made of"):
+            task_of(altered(records, {}, **changes))
+
+
+def test_vectors_of_another_processor_are_no_other_data(
+    made: tuple[Task, list[Record], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoders = {"image": "one"}
+    facts = lambda task: replace(data_facts(task), encoders=encoders)  # noqa: E731
+    monkeypatch.setattr(slices, "data_facts", facts)
+    other = altered(made[1], encoders, fingerprint="0" * 64)
+    assert len(task_of(other).split.test) == len(everybody(made[0]).rows)
+    for wrong in (altered(other, {"image": "two"}), altered(other, encoders, candidates_hash="0" * 64)):
+        with pytest.raises(UserError, match="not those that the records were made of"):
+            task_of(wrong)
 
 
 def test_the_command_prints_slices_and_conditions(made: tuple[Task, list[Record], Path]) -> None:
