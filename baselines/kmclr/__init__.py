@@ -192,7 +192,7 @@ class KMCLR(Recommender):
         """Return the behavior module's losses on target pairs (B,), given the knowledge vectors."""
         assert self.untouched is not None
         c, offset = self.config, self.info.num_users
-        main, single = self.behavior(self.graphs)
+        main, messages = self.behavior(self.graphs)
         fused = (1 - c.knowledge_share) * main + c.knowledge_share * knowledge
         losses = []
         for behavior, owned in enumerate(self.owned, start=1):
@@ -204,11 +204,12 @@ class KMCLR(Recommender):
             losses.append((each * exists).mean())
         squares = torch.stack([part.square().sum(1).mean() for part in rows]).sum()
         terms = {"behaviors": torch.stack(losses).mean(), "norms": c.loss_weight_embedding * squares}
-        if len(single) > 1:
+        if len(self.graphs) > 1:
             asked = torch.unique(user)
             asked = asked[torch.randperm(len(asked), device=user.device)]
             asked = asked[: max(round(SHARE * len(asked)), 2)]
-            contrast = [behavior_contrast(single[-1][asked], other[asked]) for other in single[:-1]]
+            *others, target = self.behavior.over_each(messages, asked)
+            contrast = [behavior_contrast(target, other) for other in others]
             terms["contrast"] = c.loss_weight_behavior_contrast * torch.stack(contrast).mean()
         return terms
 

@@ -36,31 +36,40 @@ class BehaviorModule(nn.Module):
         for matrix in (*self.layers.flatten(0, 1), *self.joins):
             nn.init.xavier_uniform_(matrix.detach())
 
-    def forward(self, graphs: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Return (U + N + 1, D) vectors over all behaviors, and the same over each of them.
+    def forward(self, graphs: list[Tensor]) -> tuple[Tensor, list[list[Tensor]]]:
+        """Return (U + N + 1, D) vectors over all behaviors, and what each layer gathers over each of them.
 
         Args:
             graphs: per behavior, the symmetric sparse matrix of its pairs.
+
+        Returns:
+            The vectors, and per layer and behavior the messages (U + N + 1, D), for `over_each`.
         """
         x: Tensor = self.tables
-        main: list[Tensor] = []
-        single: list[list[Tensor]] = [[] for _ in graphs]
+        outputs: list[Tensor] = []
+        messages: list[list[Tensor]] = []
         for weights in self.layers:
-            messages = [product(graph, x) for graph in graphs]
-            for layers, message in zip(single, messages, strict=True):
-                layers.append(torch.sigmoid(self.each(message, weights)))
-            x = torch.sigmoid(self.each(torch.stack(messages).mean(0), weights))
-            main.append(x)
-        return self.joined(main), [self.joined(parts) for parts in single]
+            gathered = [product(graph, x) for graph in graphs]
+            x = torch.sigmoid(self.each(sum(gathered[1:], gathered[0]).div(len(gathered)), weights))
+            outputs.append(x)
+            messages.append(gathered)
+        return self.each(torch.cat(outputs, 1), self.joins), messages
+
+    def over_each(self, messages: list[list[Tensor]], users: Tensor) -> list[Tensor]:
+        """Return vectors (S, D) of some users (S,) over each behavior, from the messages of all layers."""
+        single = []
+        for gathered in zip(*messages, strict=True):  # the layers of one behavior
+            layers = [
+                torch.sigmoid(part[users] @ weights[0])
+                for part, weights in zip(gathered, self.layers, strict=True)
+            ]
+            single.append(torch.cat(layers, 1) @ self.joins[0])
+        return single
 
     def each(self, x: Tensor, weights: Tensor) -> Tensor:
         """Return users times the first matrix, items times the second, (U + N + 1, D)."""
-        users, items = x[: self.num_users], x[self.num_users :]
+        users, items = x.split([self.num_users, len(x) - self.num_users])
         return torch.cat([users @ weights[0], items @ weights[1]])
-
-    def joined(self, layers: list[Tensor]) -> Tensor:
-        """Return (U + N + 1, D) from the outputs of all layers, side by side."""
-        return self.each(torch.cat(layers, 1), self.joins)
 
 
 def behavior_contrast(target: Tensor, other: Tensor) -> Tensor:

@@ -225,10 +225,14 @@ def test_the_behavior_module_is_the_dense_convolution() -> None:
         outputs.append(x)
     wide = torch.cat(outputs, 1)
     expected = torch.cat([wide[:USERS] @ module.joins[0], wide[USERS:] @ module.joins[1]])
-    main, single = module(model.graphs)
-    assert torch.allclose(main, expected, atol=1e-5) and len(single) == 2
-    first = torch.sigmoid((graphs[0] @ module.tables)[:USERS] @ module.layers[0, 0])
-    assert single[0].shape == main.shape and first.shape == (USERS, 4)
+    main, messages = module(model.graphs)
+    assert torch.allclose(main, expected, atol=1e-5)
+    some, inputs = torch.tensor([USERS - 1, 0]), [module.tables, *outputs[:-1]]
+    single = module.over_each(messages, some)
+    for graph, vectors in zip(graphs, single, strict=True):
+        parts = zip(inputs, module.layers, strict=True)
+        wide = torch.cat([torch.sigmoid((graph @ x)[:USERS] @ weights[0]) for x, weights in parts], 1)
+        assert torch.allclose(vectors, (wide @ module.joins[0])[some], atol=1e-5)
 
 
 def test_block_structured_data_are_learned() -> None:
