@@ -40,6 +40,9 @@ CARD = Card(
         "the L2 term is over the rows of the batch, not over whole tables: the cost of a step must not grow "
         "with the catalog",
         "a user without a training event is ranked by the item bias alone",
+        "waits 10 epochs or 2,000 steps without a better validation NDCG@10, whichever is more: it learns "
+        "popularity first and taste long after (generated data with useful clicks: validation 0.150 after 2 "
+        "epochs, 0.125 after 21, 0.197 after 36)",
     ),
     notes="Reads no history: all its targets are distinct pairs, so that an epoch is a pass over them. "
     "Trains on 51,500 targets per second and core where SASRec does on 66,000.",
@@ -78,10 +81,12 @@ class NMTRConfig:
     """Learning rate of the optimizer; with 3e-4 the flat start outlasts the patience on ml-100k."""
     batch_size: int = 1024
     """Pairs per step."""
-    epochs: int = 100
+    epochs: int = 300
     """Most epochs."""
     patience: int = 10
-    """Epochs without a better validation NDCG@10 before training ends."""
+    """Least epochs without a better validation NDCG@10 before training ends."""
+    patience_steps: int = 2000
+    """Least steps likewise, in at most five times those epochs; see the card."""
 
     def __post_init__(self) -> None:
         if self.num_layers < 1:
@@ -172,6 +177,7 @@ class NMTR(Recommender):
                 optimizer=c.optimizer,
                 epochs=c.epochs,
                 patience=c.patience,
+                patience_steps=c.patience_steps,
                 clip_norm=None,
             ),
         )
