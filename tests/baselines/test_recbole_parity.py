@@ -248,7 +248,8 @@ def test_bert4rec_is_equal_at_every_event_of_a_masked_history(length, tolerance)
     both.copy(length)
     batch, _, _ = masked(length, oldest=False)
     with torch.no_grad():
-        found = both.ours.head(both.ours.hidden(batch.history))[:, -length:]
+        everywhere = torch.ones_like(batch.history, dtype=torch.bool)
+        found = both.ours.head(both.ours.hidden(batch.history, everywhere))[:, -length:]
         expected = both.recbole.forward(both.interaction(batch)["item_id_list"])[:, :length]
     assert (found - expected).abs().max() < tolerance
 
