@@ -248,8 +248,8 @@ def test_bert4rec_is_equal_at_every_event_of_a_masked_history(length, tolerance)
     both.copy(length)
     batch, _, _ = masked(length, oldest=False)
     with torch.no_grad():
-        everywhere = torch.ones_like(batch.history, dtype=torch.bool)
-        found = both.ours.head(both.ours.hidden(batch.history, everywhere))[:, -length:]
+        history = batch.history[:, -length:]
+        found = both.ours.head(both.ours.hidden(history, torch.ones_like(history, dtype=torch.bool)))
         expected = both.recbole.forward(both.interaction(batch)["item_id_list"])[:, :length]
     assert (found - expected).abs().max() < tolerance
 
