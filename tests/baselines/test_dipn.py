@@ -136,8 +136,15 @@ def test_each_weight_scales_its_own_term() -> None:
     assert terms["loss"] == pytest.approx(expected, rel=1e-6)
 
 
+def test_both_item_heads_rank_alike_before_training() -> None:
+    model = build()
+    z = torch.randn(4, 8)
+    assert torch.equal(model.other(z), z)
+
+
 def test_the_terms_are_their_formulas() -> None:
     model = build()
+    torch.nn.init.normal_(model.other.weight)
     one = labelled()
     row, column = torch.nonzero(one.labels, as_tuple=True)
     z, items = model.hidden(one, row, column), one.labels[row, column]

@@ -2,13 +2,14 @@
 
     OMP_NUM_THREADS=1 python tests/benchmarks/useful_clicks.py --max-minutes 1
 
-Two generated worlds: in `useful` a click follows the taste of its user as a favor does, in `random` they are
-drawn by popularity alone. In each, every model is trained with all events and with the favors alone
+Three generated worlds: in `useful` a click follows the taste of its user as a favor does, in `popular` clicks
+are drawn by popularity alone, in `even` all items are equally popular and clicks are drawn from them like
+lots. In each, every model is trained with all events and with the favors alone
 (`protocol.history=target`), ranked on the same held-out favors and candidates, and compared by a paired
 sign-flip test over users, seeds averaged, Holm-corrected over the models of a world. A model that uses its
 behaviors gains in the first world. In the second clicks tell popularity and nothing else, and favors alone
 are few to learn even that from: what a model gains there should not lift it above `popularity`, which reads
-as much and learns nothing.
+as much and learns nothing. In the third clicks tell nothing at all.
 """
 
 import argparse
@@ -24,8 +25,12 @@ from bench.evaluation.significance import holm, paired_test
 from bench.experiments.store import Store
 
 MODELS = "popularity,item-knn,nmtr,dipn,sgdl,mb_str,kmclr,ebm"
-WORLDS = {"useful": 0.0, "random": 1.0}
-"""Share of the clicks that popularity alone draws."""
+WORLDS: dict[str, dict[str, Any]] = {
+    "useful": {"data.accidental_clicks": 0.0},
+    "popular": {"data.accidental_clicks": 1.0},
+    "even": {"data.accidental_clicks": 1.0, "data.popularity_skew": 0.0},
+}
+"""Options of each world's generator."""
 
 
 def gains(store: Store, model: str, history: str) -> NDArray[np.float64]:
@@ -45,16 +50,16 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results/useful_clicks"))
     given = parser.parse_args()
     size: dict[str, Any] = {"data.users": 1000, "data.items": 1000, "data.behavior_preference": 0.0}
-    for world, accidental in WORLDS.items():
+    for world, planted in WORLDS.items():
         store, rows = Store(given.results / world), []
         for history in ("merged", "target"):
-            options = size | {"data.accidental_clicks": accidental, "protocol.history": history}
+            options = size | planted | {"protocol.history": history}
             run("synthetic", given.models, seeds=given.seeds, max_minutes=given.max_minutes, options=options,
                 results=store.root)  # fmt: skip
         for model in given.models.split(","):
             both = [gains(store, model, history) for history in ("merged", "target")]
             rows.append((model, *(values.mean() for values in both), paired_test(*both)))
-        print(f"\n{world} clicks, NDCG@10 of {len(both[0]):,} users, {given.seeds} seeds")
+        print(f"\nworld {world}, NDCG@10 of {len(both[0]):,} users, {given.seeds} seeds")
         for (model, merged, target, test), p in zip(rows, holm([row[3].p for row in rows]), strict=True):
             print(
                 f"{model:10} all events {merged:.4f}  favors alone {target:.4f}  "
