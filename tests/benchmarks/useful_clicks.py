@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.api import run
+from bench.api import Results, run
 from bench.evaluation.metrics import ndcg
 from bench.evaluation.significance import holm, paired_test
-from bench.experiments.store import Store
 
 MODELS = "popularity,item-knn,nmtr,dipn,sgdl,mb_str,kmclr,ebm"
 WORLDS: dict[str, dict[str, Any]] = {
@@ -33,10 +32,12 @@ WORLDS: dict[str, dict[str, Any]] = {
 """Options of each world's generator."""
 
 
-def gains(store: Store, model: str, history: str) -> NDArray[np.float64]:
-    """Return (S,) NDCG@10 of each test user, seeds averaged."""
-    records = [one for one in store.records(model=model) if one.cell.protocol.history == history]
-    ranks = [one.outcome.arrays["test_rank"] for one in records]
+def gains(results: Results, model: str) -> NDArray[np.float64]:
+    """Return (S,) NDCG@10 of each test user, seeds averaged, of this run's cells alone."""
+    mine = [one for one in results.records if one.cell.model == model]
+    for failed in (one for one in mine if one.status != "done"):
+        raise SystemExit(f"{model}, seed {failed.cell.seed}: {failed.reason}")
+    ranks = [one.outcome.arrays["test_rank"] for one in mine]
     mean: NDArray[np.float64] = np.mean([ndcg(rank, 10) for rank in ranks], axis=0)
     return mean
 
@@ -51,13 +52,14 @@ def main() -> None:
     given = parser.parse_args()
     size: dict[str, Any] = {"data.users": 1000, "data.items": 1000, "data.behavior_preference": 0.0}
     for world, planted in WORLDS.items():
-        store, rows = Store(given.results / world), []
+        parts, rows = [], []
         for history in ("merged", "target"):
             options = size | planted | {"protocol.history": history}
-            run("synthetic", given.models, seeds=given.seeds, max_minutes=given.max_minutes, options=options,
-                results=store.root)  # fmt: skip
+            limits = {"seeds": given.seeds, "max_minutes": given.max_minutes}
+            folder = given.results / world
+            parts.append(run("synthetic", given.models, options=options, results=folder, **limits))
         for model in given.models.split(","):
-            both = [gains(store, model, history) for history in ("merged", "target")]
+            both = [gains(part, model) for part in parts]
             rows.append((model, *(values.mean() for values in both), paired_test(*both)))
         print(f"\nworld {world}, NDCG@10 of {len(both[0]):,} users, {given.seeds} seeds")
         for (model, merged, target, test), p in zip(rows, holm([row[3].p for row in rows]), strict=True):
