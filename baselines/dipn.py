@@ -54,7 +54,7 @@ CARD = Card(
         "recurrent layer and bottom attention are causal, so that every position trains; "
         "encoder='bidirectional' is the form of one target per history",
     ),
-    notes="Trains on 21,800 targets per second and core where SASRec does on 66,000.",
+    notes="Trains on 38,600 targets per second and core where SASRec does on 92,800.",
     search={
         "learning_rate": (1e-05, 0.0001, 0.001),
         "hidden_size": (64, 128, 256),

@@ -53,7 +53,7 @@ CARD = Card(
         "padding is no class of the softmax",
         "kernels start from N(0, 1) up to d = 32 as in the release, from N(0, 1/d) above (kernel_init)",
     ),
-    notes="Trains on 5,700 targets per second and core where SASRec does on 66,000"
+    notes="Trains on 9,100 targets per second and core where SASRec does on 92,800"
     "; masked events alone are targets.",
     search={
         "learning_rate": (0.0003, 0.001, 0.002),

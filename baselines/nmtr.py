@@ -45,7 +45,7 @@ CARD = Card(
         "clicks: validation 0.150 after 2 epochs, 0.125 after 21, 0.197 after 36)",
     ),
     notes="Reads no history: all its targets are distinct pairs, so that an epoch is a pass over them. "
-    "Trains on 51,500 targets per second and core where SASRec does on 66,000.",
+    "Trains on 55,400 targets per second and core where SASRec does on 92,800.",
     search={
         "learning_rate": (0.0003, 0.001, 0.002),
         "embedding_size": (16, 32, 64, 128),
