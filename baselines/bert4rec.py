@@ -55,7 +55,7 @@ CARD = Card(
         "the weights validated and ranked with are an average over steps, by 0.99; the authors have none",
         "mask ratio, share of last-event instances, dropout and average are the best of eight trials, which "
         "M3BSR, SASRec and GRU4Rec had too, on ml-100k (three minutes, validation NDCG@10 0.533; 0.520 "
-        "with 0.2, 0.1, 0.2 and none; to early stopping 0.562 and 0.526)",
+        "with 0.2, 0.1, 0.2 and none; to early stopping 0.561 and 0.526)",
         "waits 20 epochs or 2,000 steps without a better validation NDCG@10, whichever is more, instead of "
         "10 epochs; steps are counted as if each user had one window and no last-event instance, so that it "
         "waits longer where histories are long (ml-100k: 134 epochs of 74 steps): an epoch labels a part of "

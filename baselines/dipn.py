@@ -13,8 +13,9 @@ Readings taken
   there, so that all positions of a history are predicted in one pass. `encoder="bidirectional"` reads both
   ways and can predict only what follows the whole history: each target needs a pass of its own.
 - The map before the head of the other behaviors starts as the identity and its loss weighs as much as the
-  target's. Behind a random map the two tasks pull the shared item vectors to different places, and what
-  clicks tell of an item does not reach the ranking of favors.
+  target's, so that both tasks place the shared item vectors in one space. Behind a random map validation
+  NDCG@10 is lower: 0.5415, not 0.5514, on ml-100k; 0.149, not 0.181, on generated data with useful clicks
+  (one seed each).
 """
 
 from dataclasses import dataclass
